@@ -1,0 +1,135 @@
+#include "cc/kernels/cpu/cpu_kernel.h"
+
+#include <algorithm>
+
+namespace tf_dwgrad {
+
+extern const KernelTable kGenericKernels;
+
+namespace {
+
+const KernelTable& ChosenKernels() { return kGenericKernels; }
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+GatherPlan PlanAxis(const AxisGeometry& axis, bool backward) {
+  return backward
+             ? MakeInputGradientPlan(axis.in, axis.out, axis.filter,
+                                     axis.stride, axis.dilation,
+                                     axis.pad_before)
+             : MakeForwardPlan(axis.in, axis.out, axis.filter, axis.stride,
+                               axis.dilation, axis.pad_before);
+}
+
+FilterGradientAxis PlanAxis(const AxisGeometry& axis) {
+  return {axis.in,     axis.out,      axis.filter,
+          axis.stride, axis.dilation, axis.pad_before};
+}
+
+// Taps that a dst position meets on average, ignoring the borders.
+double TapsPerPosition(const GatherPlan& plan) {
+  const double taps = static_cast<double>(plan.filter_size);
+  return plan.backward ? taps / static_cast<double>(-plan.tap_step) : taps;
+}
+
+}  // namespace
+
+const char* ChosenIsa() { return ChosenKernels().isa; }
+
+CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
+    : op_(op) {
+  const AxisGeometry& rows = geometry.rows;
+  const AxisGeometry& cols = geometry.cols;
+  for (const int64_t size :
+       {geometry.batch, geometry.in_depth, geometry.depth_multiplier, rows.in,
+        rows.out, rows.filter, cols.in, cols.out, cols.filter}) {
+    if (size == 0) return;
+  }
+  // With a single channel the two layouts are the same bytes, and planes give
+  // the vectors something to hold.
+  const bool planes = geometry.data_format == DataFormat::kNCHW ||
+                      geometry.out_depth() == 1;
+  const int type_index = static_cast<int>(type);
+  const KernelTable& kernels = ChosenKernels();
+  if (op == ConvOp::kBackpropFilter) {
+    filter_gradient_kernel_ =
+        planes ? kernels.filter_gradient_planes[type_index]
+               : kernels.filter_gradient_channels_last[type_index];
+    PlanFilterGradient(geometry, planes, SizeOf(type));
+  } else {
+    gather_kernel_ = planes ? kernels.gather_planes[type_index]
+                            : kernels.gather_channels_last[type_index];
+    PlanGather(geometry, planes, SizeOf(type));
+  }
+}
+
+void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
+                           int64_t size) {
+  GatherProblem& problem = gather_;
+  problem.backward = op_ == ConvOp::kBackpropInput;
+  problem.rows = PlanAxis(geometry.rows, problem.backward);
+  problem.cols = PlanAxis(geometry.cols, problem.backward);
+  problem.batch = geometry.batch;
+  problem.in_depth = geometry.in_depth;
+  problem.depth_multiplier = geometry.depth_multiplier;
+  const int64_t dst_depth =
+      problem.backward ? geometry.in_depth : geometry.out_depth();
+  const double taps =
+      TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
+  if (planes) {
+    problem.channel_block = 1;
+  } else {
+    // Small filters stream whole pixels; larger ones come back to the same
+    // source rows so often that a narrow block, which stays in cache, pays.
+    problem.channel_block = std::min<int64_t>(dst_depth, taps < 16 ? 256 : 64);
+  }
+  problem.num_blocks = CeilDiv(dst_depth, problem.channel_block);
+  num_units_ = problem.batch * problem.num_blocks * problem.rows.dst_size;
+
+  const double dst_elements =
+      static_cast<double>(problem.cols.dst_size * problem.channel_block);
+  const double depth_ratio =
+      problem.backward ? static_cast<double>(geometry.depth_multiplier) : 1.0;
+  unit_cost_.bytes_loaded = static_cast<double>(
+      problem.cols.src_size * problem.channel_block * size) * depth_ratio;
+  unit_cost_.bytes_stored = dst_elements * static_cast<double>(size);
+  unit_cost_.cycles = dst_elements * depth_ratio * taps / 4;
+}
+
+void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes,
+                                   int64_t size) {
+  FilterGradientProblem& problem = filter_gradient_;
+  problem.rows = PlanAxis(geometry.rows);
+  problem.cols = PlanAxis(geometry.cols);
+  problem.batch = geometry.batch;
+  problem.in_depth = geometry.in_depth;
+  problem.depth_multiplier = geometry.depth_multiplier;
+  const int64_t block = planes ? 1 : kFilterGradientBlock;
+  problem.num_blocks = CeilDiv(geometry.out_depth(), block);
+  num_units_ = problem.num_blocks * geometry.rows.filter;
+
+  const double dy_elements = static_cast<double>(
+      geometry.batch * geometry.rows.out * geometry.cols.out * block);
+  unit_cost_.bytes_loaded = 2.0 * dy_elements * static_cast<double>(size);
+  unit_cost_.bytes_stored = 0;
+  unit_cost_.cycles =
+      dy_elements * static_cast<double>(geometry.cols.filter) / 4;
+}
+
+void CpuKernel::Run(const void* first, const void* second, void* result,
+                    int64_t begin, int64_t end) const {
+  switch (op_) {
+    case ConvOp::kForward:
+      gather_kernel_(gather_, first, second, result, begin, end);
+      break;
+    case ConvOp::kBackpropInput:
+      gather_kernel_(gather_, second, first, result, begin, end);
+      break;
+    case ConvOp::kBackpropFilter:
+      filter_gradient_kernel_(filter_gradient_, first, second, result, begin,
+                              end);
+      break;
+  }
+}
+
+}  // namespace tf_dwgrad

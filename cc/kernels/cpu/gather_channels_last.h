@@ -1,0 +1,447 @@
+// Forward op and input gradient for NHWC: vectors run over channels.
+//
+// A tile is kCols neighbouring positions of one column phase. Its taps are done
+// in blocks of up to Isa::kMaxTaps neighbouring taps of a filter row, all rows
+// of the filter at a time: for each vector of channels the tile's sums stay in
+// registers while a window slides over the source row, in which each pixel is
+// loaded once and used by every (position, tap) pair that meets it. Source
+// pixels outside the image are left out of the window.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_CHANNELS_LAST_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_GATHER_CHANNELS_LAST_H_
+
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/simd.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// Filter channels whose sums are kept at a time.
+constexpr int kPanelChannels = 256;
+
+// A block of taps as one tile sees it. Pointers are to the first channel of the
+// panel; steps are in elements.
+template <typename T>
+struct TapBlock {
+  const T* src;  // window column 0 in the first source row
+  const T* filter;
+  int64_t src_row_step;
+  int64_t src_col_step;
+  int64_t filter_row_step;
+  int64_t filter_col_step;
+  int64_t num_rows;
+  TapRange window;      // the window columns that exist
+  const T* prefetch;    // window column 0 of the source row needed next, or null
+  bool first;           // the sums start at zero
+};
+
+// Where the sums of a tile are kept between blocks and where they go in the
+// end. `panel` holds, for each vector of channels, one vector per position.
+template <typename T>
+struct TileSums {
+  typename AccumulatorOf<T>::type* panel;
+  T* dst;              // null: they stay in the panel
+  int64_t dst_step;    // from a position to the next
+  int64_t positions;   // of the tile that exist
+};
+
+template <int kCols, int kTaps, typename V>
+inline __attribute__((always_inline)) void AddPixel(int j, const V& pixel,
+                                                    const V (&weight)[kTaps],
+                                                    V (&sum)[kCols]) {
+#pragma GCC unroll 16
+  for (int tap = 0; tap < kTaps; ++tap) {
+    if (j >= tap && j - tap < kCols) sum[j - tap] += pixel * weight[tap];
+  }
+}
+
+// Adds a block of taps for whole vectors of channels.
+template <int N, int kCols, int kTaps, bool kWholeWindow, typename T>
+void AddTapBlock(const TapBlock<T>& block, int64_t channels,
+                 const TileSums<T>& sums, bool last) {
+  typedef typename AccumulatorOf<T>::type A;
+  typedef Vector<A, N> V;
+  constexpr int kWindow = kCols + kTaps - 1;
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t c = 0; c < channels; c += N) {
+    if (block.prefetch != nullptr && c % kLine == 0) {
+#pragma GCC unroll 16
+      for (int col = 0; col < kCols; ++col) {
+        __builtin_prefetch(block.prefetch + col * block.src_col_step + c);
+      }
+    }
+    V sum[kCols];
+    A* panel = sums.panel + c * kCols;
+    if (block.first) {
+#pragma GCC unroll 16
+      for (int col = 0; col < kCols; ++col) sum[col] = V{};
+    } else {
+#pragma GCC unroll 16
+      for (int col = 0; col < kCols; ++col) {
+        sum[col] = Access<A, N>::Load(panel + col * N);
+      }
+    }
+    const T* src = block.src + c;
+    const T* filter = block.filter + c;
+    for (int64_t row = 0; row < block.num_rows; ++row) {
+      V weight[kTaps];
+#pragma GCC unroll 16
+      for (int tap = 0; tap < kTaps; ++tap) {
+        weight[tap] =
+            Access<T, N>::Load(filter + tap * block.filter_col_step);
+      }
+#pragma GCC unroll 32
+      for (int j = 0; j < kWindow; ++j) {
+        if (kWholeWindow ||
+            (j >= block.window.begin && j < block.window.end)) {
+          AddPixel<kCols, kTaps>(
+              j, Access<T, N>::Load(src + j * block.src_col_step), weight, sum);
+        }
+      }
+      src += block.src_row_step;
+      filter += block.filter_row_step;
+    }
+    if (last && sums.dst != nullptr) {
+      T* dst = sums.dst + c;
+#pragma GCC unroll 16
+      for (int col = 0; col < kCols; ++col) {
+        if (col < sums.positions) {
+          Access<T, N>::Store(sum[col], dst + col * sums.dst_step);
+        }
+      }
+    } else {
+#pragma GCC unroll 16
+      for (int col = 0; col < kCols; ++col) {
+        Access<A, N>::Store(sum[col], panel + col * N);
+      }
+    }
+  }
+}
+
+// As AddTapBlock for one vector of channels of which `lanes` exist. Filter
+// channel c + l reads the source channel that `source_offset(l)` gives.
+template <int N, int kCols, typename T, typename SourceOffset>
+void AddTapBlockSomeLanes(const TapBlock<T>& block, int taps, int64_t c,
+                          int lanes, SourceOffset source_offset,
+                          const TileSums<T>& sums, bool last) {
+  typedef typename AccumulatorOf<T>::type A;
+  typedef Vector<A, N> V;
+  A* panel = sums.panel + c * kCols;
+  V sum[kCols] = {};
+  if (!block.first) {
+    for (int col = 0; col < kCols; ++col) {
+      sum[col] = Access<A, N>::Load(panel + col * N);
+    }
+  }
+  for (int64_t row = 0; row < block.num_rows; ++row) {
+    const T* src = block.src + row * block.src_row_step;
+    const T* filter = block.filter + row * block.filter_row_step + c;
+    for (int64_t j = block.window.begin; j < block.window.end; ++j) {
+      const V pixel =
+          Collect<T, N>(src + j * block.src_col_step, lanes, source_offset);
+      for (int tap = 0; tap < taps; ++tap) {
+        if (j >= tap && j - tap < kCols) {
+          sum[j - tap] +=
+              pixel *
+              LoadSome<T, N>(filter + tap * block.filter_col_step, lanes);
+        }
+      }
+    }
+  }
+  for (int col = 0; col < kCols; ++col) {
+    if (!last || sums.dst == nullptr) {
+      Access<A, N>::Store(sum[col], panel + col * N);
+    } else if (col < sums.positions) {
+      StoreSome<T, N>(sum[col], sums.dst + col * sums.dst_step + c, lanes);
+    }
+  }
+}
+
+template <int N, int kCols, int kTaps, typename T>
+inline void AddWholeVectors(const TapBlock<T>& block, int64_t channels,
+                            const TileSums<T>& sums, bool last) {
+  if (block.window.begin == 0 && block.window.end == kCols + kTaps - 1) {
+    AddTapBlock<N, kCols, kTaps, true>(block, channels, sums, last);
+  } else {
+    AddTapBlock<N, kCols, kTaps, false>(block, channels, sums, last);
+  }
+}
+
+// Adds a block of `taps` taps to the panel of `channels` filter channels that
+// starts at filter channel `first_channel`.
+template <typename Isa, int kCols, typename T>
+void AddBlock(const GatherProblem& problem, const TapBlock<T>& block, int taps,
+              int64_t first_channel, int64_t channels,
+              const TileSums<T>& sums, bool last) {
+  constexpr int N = Isa::template Lanes<typename AccumulatorOf<T>::type>();
+  const int64_t multiplier = problem.depth_multiplier;
+  if (!problem.backward && multiplier != 1) {
+    // block.src is at channel 0 of the image: neighbours share a channel.
+    for (int64_t c = 0; c < channels; c += N) {
+      const int64_t k = first_channel + c;
+      AddTapBlockSomeLanes<N, kCols>(
+          block, taps, c, channels - c < N ? static_cast<int>(channels - c) : N,
+          [k, multiplier](int lane) { return (k + lane) / multiplier; }, sums,
+          last);
+    }
+    return;
+  }
+  const int64_t whole = channels / N * N;
+  if (whole > 0) {
+    static_assert(Isa::kMaxTaps == 5, "one case for each number of taps");
+    switch (taps) {
+      case 1:
+        AddWholeVectors<N, kCols, 1>(block, whole, sums, last);
+        break;
+      case 2:
+        AddWholeVectors<N, kCols, 2>(block, whole, sums, last);
+        break;
+      case 3:
+        AddWholeVectors<N, kCols, 3>(block, whole, sums, last);
+        break;
+      case 4:
+        AddWholeVectors<N, kCols, 4>(block, whole, sums, last);
+        break;
+      default:
+        AddWholeVectors<N, kCols, 5>(block, whole, sums, last);
+        break;
+    }
+  }
+  if (whole < channels) {
+    AddTapBlockSomeLanes<N, kCols>(
+        block, taps, whole, static_cast<int>(channels - whole),
+        [whole](int lane) { return whole + lane; }, sums, last);
+  }
+}
+
+// Where a tile lies and which taps reach it, apart from the channels.
+template <typename T>
+struct Tile {
+  TapRun row_run;
+  TapRun col_run;
+  int64_t row;        // position within the row phase
+  int64_t col;        // first position within the column phase
+  int64_t positions;  // of the tile that lie inside dst
+  const T* src;       // the image
+  T* dst;             // the first position, channel 0
+  int64_t dst_step;   // from a position to the next
+};
+
+// The sums of all taps for the filter channels [first_channel, first_channel +
+// channels) of one tile.
+template <typename Isa, int kCols, typename T>
+void SumTile(const GatherProblem& problem, const Tile<T>& tile,
+             const T* filter, int64_t first_channel, int64_t channels,
+             const TileSums<T>& sums) {
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t filter_depth = problem.in_depth * problem.depth_multiplier;
+  const int64_t src_depth = problem.backward ? filter_depth : problem.in_depth;
+  const bool shared_channels = src_depth != filter_depth;
+
+  TapBlock<T> block;
+  block.src_row_step = rows.pitch * cols.src_size * src_depth;
+  block.src_col_step = cols.pitch * src_depth;
+  block.filter_row_step = rows.tap_step * cols.filter_size * filter_depth;
+  block.filter_col_step = cols.tap_step * filter_depth;
+  block.first = true;
+
+  // A block is added when the next one is known, so that the last one can go
+  // straight to dst.
+  TapBlock<T> pending = block;
+  pending.num_rows = 0;
+  pending.window = {0, 0};
+  pending.src = tile.src;
+  pending.filter = filter;
+  pending.prefetch = nullptr;
+  int pending_taps = 1;
+  bool have_pending = false;
+
+  TapRun row_run = tile.row_run;
+  for (int64_t row_index = 0;;) {
+    const int64_t row_base = row_run.first_src + tile.row * rows.pitch;
+    const TapRange row_taps = ClipToSource(rows, row_base, row_run.num_taps);
+    block.num_rows = row_taps.end - row_taps.begin;
+    const int64_t src_row = row_base + row_taps.begin * rows.pitch;
+    const int64_t tap_row = row_run.first_tap + row_taps.begin * rows.tap_step;
+    const int64_t next_row = row_base + row_run.num_taps * rows.pitch;
+
+    TapRun col_run = tile.col_run;
+    for (int64_t col_index = 0; block.num_rows > 0;) {
+      for (int64_t first = 0; first < col_run.num_taps;
+           first += Isa::kMaxTaps) {
+        const int64_t rest = col_run.num_taps - first;
+        const int taps =
+            rest < Isa::kMaxTaps ? static_cast<int>(rest) : Isa::kMaxTaps;
+        const int64_t src_col =
+            col_run.first_src + (tile.col + first) * cols.pitch;
+        block.window = ClipToSource(cols, src_col, kCols + taps - 1);
+        if (block.window.begin >= block.window.end) continue;
+        if (have_pending) {
+          AddBlock<Isa, kCols>(problem, pending, pending_taps, first_channel,
+                               channels, sums, /*last=*/false);
+          block.first = false;
+        }
+        const int64_t src_channel = shared_channels ? 0 : first_channel;
+        block.src = tile.src + (src_row * cols.src_size + src_col) * src_depth +
+                    src_channel;
+        const int64_t tap_col = col_run.first_tap + first * cols.tap_step;
+        block.filter =
+            filter + (tap_row * cols.filter_size + tap_col) * filter_depth +
+            first_channel;
+        block.prefetch =
+            first == 0 && next_row < rows.src_size
+                ? tile.src +
+                      (next_row * cols.src_size + src_col + taps - 1) *
+                          src_depth +
+                      src_channel
+                : nullptr;
+        pending = block;
+        pending_taps = taps;
+        have_pending = true;
+      }
+      if (++col_index >= cols.num_runs) break;
+      NextRun(cols, col_index, &col_run);
+    }
+    if (++row_index >= rows.num_runs) break;
+    NextRun(rows, row_index, &row_run);
+  }
+  // Without a single tap this writes the zeros.
+  AddBlock<Isa, kCols>(problem, pending, pending_taps, first_channel, channels,
+                       sums, /*last=*/true);
+}
+
+// Adds up the depth_multiplier (or, of a large one, `width`) neighbouring
+// filter channels that belong to each of `channels` input channels.
+template <int N, int kCols, typename A>
+inline void ReducePanel(const A* panel, int64_t channels, int64_t width,
+                        A* total) {
+  for (int col = 0; col < kCols; ++col) {
+    int64_t k = 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      A sum = total[col * kPanelChannels + c];
+      for (int64_t q = 0; q < width; ++q, ++k) {
+        sum += panel[(k / N * kCols + col) * N + k % N];
+      }
+      total[col * kPanelChannels + c] = sum;
+    }
+  }
+}
+
+// The dst channels [begin, end) of one tile.
+template <typename Isa, int kCols, typename T>
+void RunTile(const GatherProblem& problem, const Tile<T>& tile, const T* filter,
+             int64_t begin, int64_t end) {
+  typedef typename AccumulatorOf<T>::type A;
+  constexpr int N = Isa::template Lanes<A>();
+  A panel[kCols * kPanelChannels];
+  TileSums<T> sums = {panel, nullptr, tile.dst_step, tile.positions};
+
+  const int64_t multiplier = problem.depth_multiplier;
+  if (!problem.backward || multiplier == 1) {
+    for (int64_t c = begin; c < end; c += kPanelChannels) {
+      const int64_t left = end - c;
+      sums.dst = tile.dst + c;
+      SumTile<Isa, kCols>(problem, tile, filter, c,
+                          left < kPanelChannels ? left : kPanelChannels, sums);
+    }
+    return;
+  }
+
+  // The input gradient with a depth multiplier: whole input channels per panel,
+  // or a part of one if the multiplier is larger than the panel.
+  const int64_t group =
+      multiplier < kPanelChannels ? kPanelChannels / multiplier : 1;
+  const int64_t part =
+      multiplier < kPanelChannels ? multiplier : kPanelChannels;
+  A total[kCols * kPanelChannels];
+  for (int64_t c = begin; c < end; c += group) {
+    const int64_t channels = end - c < group ? end - c : group;
+    for (int col = 0; col < kCols; ++col) {
+      for (int64_t i = 0; i < channels + N && i < kPanelChannels; ++i) {
+        total[col * kPanelChannels + i] = 0;
+      }
+    }
+    for (int64_t q = 0; q < multiplier; q += part) {
+      const int64_t width = multiplier - q < part ? multiplier - q : part;
+      SumTile<Isa, kCols>(problem, tile, filter, c * multiplier + q,
+                          channels * width, sums);
+      ReducePanel<N, kCols>(panel, channels, width, total);
+    }
+    for (int64_t col = 0; col < tile.positions; ++col) {
+      const A* sum = total + col * kPanelChannels;
+      T* dst = tile.dst + col * tile.dst_step + c;
+      int64_t i = 0;
+      for (; i + N <= channels; i += N) {
+        Access<T, N>::Store(Access<A, N>::Load(sum + i), dst + i);
+      }
+      if (i < channels) {
+        StoreSome<T, N>(Access<A, N>::Load(sum + i), dst + i,
+                        static_cast<int>(channels - i));
+      }
+    }
+  }
+}
+
+// A unit of work is one dst row of one image for one block of channels.
+template <typename Isa, typename T>
+void GatherChannelsLast(const GatherProblem& problem, const void* src_data,
+                        const void* filter_data, void* dst_data, int64_t begin,
+                        int64_t end) {
+  const T* src = static_cast<const T*>(src_data);
+  const T* filter = static_cast<const T*>(filter_data);
+  T* dst = static_cast<T*>(dst_data);
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t out_depth = problem.in_depth * problem.depth_multiplier;
+  const int64_t src_depth = problem.backward ? out_depth : problem.in_depth;
+  const int64_t dst_depth = problem.backward ? problem.in_depth : out_depth;
+  const int64_t col_phases = PhaseCount(cols);
+
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t row = unit % rows.dst_size;
+    const int64_t block = unit / rows.dst_size % problem.num_blocks;
+    const int64_t image = unit / rows.dst_size / problem.num_blocks;
+    const int64_t first_channel = block * problem.channel_block;
+    const int64_t rest = dst_depth - first_channel;
+    const int64_t last_channel =
+        first_channel +
+        (rest < problem.channel_block ? rest : problem.channel_block);
+    T* dst_row =
+        dst + (image * rows.dst_size + row) * cols.dst_size * dst_depth;
+
+    Tile<T> tile;
+    tile.src = src + image * rows.src_size * cols.src_size * src_depth;
+    tile.row_run = FirstRun(rows, row % rows.num_phases);
+    tile.row = row / rows.num_phases;
+    tile.dst_step = cols.num_phases * dst_depth;
+    for (int64_t phase = 0; phase < col_phases; ++phase) {
+      tile.col_run = FirstRun(cols, phase);
+      const int64_t positions = PhaseSize(cols, phase);
+      int64_t done = 0;
+      while (done < positions) {
+        const int64_t left = positions - done;
+        // The narrow tile wastes less on the last few positions.
+        const bool narrow =
+            left <= Isa::kNarrowCols || left == 2 * Isa::kNarrowCols;
+        const int64_t size = narrow ? Isa::kNarrowCols : Isa::kWideCols;
+        tile.col = done;
+        tile.positions = left < size ? left : size;
+        tile.dst = dst_row + (phase + done * cols.num_phases) * dst_depth;
+        if (narrow) {
+          RunTile<Isa, Isa::kNarrowCols>(problem, tile, filter, first_channel,
+                                         last_channel);
+        } else {
+          RunTile<Isa, Isa::kWideCols>(problem, tile, filter, first_channel,
+                                       last_channel);
+        }
+        done += size;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_GATHER_CHANNELS_LAST_H_

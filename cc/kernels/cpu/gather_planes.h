@@ -1,0 +1,154 @@
+// Forward op and input gradient for NCHW: vectors run along a row of a plane.
+//
+// A unit of work is one dst row of one channel plane. The row is computed in
+// strips of one column phase: within a phase every tap adds a shifted, scaled
+// piece of the source row to a strip of accumulators.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_
+
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/simd.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// acc[t] += weight * src[t * pitch] for t in [0, count).
+template <int N, typename T, typename A>
+inline void AddScaled(const T* src, int64_t pitch, int64_t count, A weight,
+                      A* acc) {
+  typedef Vector<A, N> V;
+  int64_t t = 0;
+  if (pitch == 1) {
+    for (; t + N <= count; t += N) {
+      const V sum = Access<A, N>::Load(acc + t) +
+                    Access<T, N>::Load(src + t) * weight;
+      Access<A, N>::Store(sum, acc + t);
+    }
+  }
+  while (t < count) {
+    const int lanes = count - t < N ? static_cast<int>(count - t) : N;
+    const V pixels = Collect<T, N>(src + t * pitch, lanes, [pitch](int lane) {
+      return lane * pitch;
+    });
+    // The strip is a whole number of vectors long.
+    const V sum = Access<A, N>::Load(acc + t) + pixels * weight;
+    Access<A, N>::Store(sum, acc + t);
+    t += lanes;
+  }
+}
+
+// Adds one source plane, weighted by one filter channel, to a strip of dst.
+// Strip position t is position `first + t` of the column phase of `col_run`.
+template <int N, typename T, typename A>
+void AddPlane(const GatherProblem& problem, const T* plane, const T* filter,
+              int64_t filter_depth, TapRun row_run, int64_t row,
+              const TapRun& first_col_run, int64_t first, int64_t count,
+              A* acc) {
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  for (int64_t row_index = 0;;) {
+    const int64_t row_base = row_run.first_src + row * rows.pitch;
+    const TapRange row_taps = ClipToSource(rows, row_base, row_run.num_taps);
+    for (int64_t m = row_taps.begin; m < row_taps.end; ++m) {
+      const T* src_row = plane + (row_base + m * rows.pitch) * cols.src_size;
+      const T* filter_row =
+          filter + (row_run.first_tap + m * rows.tap_step) *
+                       cols.filter_size * filter_depth;
+      TapRun col_run = first_col_run;
+      for (int64_t col_index = 0;;) {
+        for (int64_t tap = 0; tap < col_run.num_taps; ++tap) {
+          const int64_t base = col_run.first_src + (first + tap) * cols.pitch;
+          const TapRange inside = ClipToSource(cols, base, count);
+          if (inside.begin >= inside.end) continue;
+          const A weight =
+              Widen(filter_row[(col_run.first_tap + tap * cols.tap_step) *
+                               filter_depth]);
+          AddScaled<N>(src_row + base + inside.begin * cols.pitch, cols.pitch,
+                       inside.end - inside.begin, weight, acc + inside.begin);
+        }
+        if (++col_index >= cols.num_runs) break;
+        NextRun(cols, col_index, &col_run);
+      }
+    }
+    if (++row_index >= rows.num_runs) break;
+    NextRun(rows, row_index, &row_run);
+  }
+}
+
+template <typename Isa, typename T>
+void GatherPlanes(const GatherProblem& problem, const void* src_data,
+                  const void* filter_data, void* dst_data, int64_t begin,
+                  int64_t end) {
+  typedef typename AccumulatorOf<T>::type A;
+  constexpr int N = Isa::template Lanes<A>();
+  constexpr int kStrip = 256;
+  const T* src = static_cast<const T*>(src_data);
+  const T* filter = static_cast<const T*>(filter_data);
+  T* dst = static_cast<T*>(dst_data);
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t multiplier = problem.depth_multiplier;
+  const int64_t out_depth = problem.in_depth * multiplier;
+  const int64_t src_depth = problem.backward ? out_depth : problem.in_depth;
+  const int64_t dst_depth = problem.backward ? problem.in_depth : out_depth;
+  const int64_t src_plane = rows.src_size * cols.src_size;
+  const int64_t col_phases = PhaseCount(cols);
+  A acc[kStrip + N];
+
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t row = unit % rows.dst_size;
+    const int64_t channel = unit / rows.dst_size % dst_depth;
+    const int64_t image = unit / rows.dst_size / dst_depth;
+    T* dst_row =
+        dst + ((image * dst_depth + channel) * rows.dst_size + row) *
+                  cols.dst_size;
+    const T* src_image = src + image * src_depth * src_plane;
+    const TapRun row_run = FirstRun(rows, row % rows.num_phases);
+    for (int64_t phase = 0; phase < col_phases; ++phase) {
+      const TapRun col_run = FirstRun(cols, phase);
+      const int64_t positions = PhaseSize(cols, phase);
+      for (int64_t first = 0; first < positions; first += kStrip) {
+        const int64_t left = positions - first;
+        const int64_t count = left < kStrip ? left : kStrip;
+        for (int64_t t = 0; t < count + N; ++t) acc[t] = 0;
+        if (problem.backward) {
+          for (int64_t q = 0; q < multiplier; ++q) {
+            const int64_t k = channel * multiplier + q;
+            AddPlane<N>(problem, src_image + k * src_plane, filter + k,
+                        out_depth, row_run, row / rows.num_phases, col_run,
+                        first, count, acc);
+          }
+        } else {
+          AddPlane<N>(problem, src_image + channel / multiplier * src_plane,
+                      filter + channel, out_depth, row_run,
+                      row / rows.num_phases, col_run, first, count, acc);
+        }
+        T* strip = dst_row + phase + first * cols.num_phases;
+        if (cols.num_phases == 1) {
+          int64_t t = 0;
+          for (; t + N <= count; t += N) {
+            Access<T, N>::Store(Access<A, N>::Load(acc + t), strip + t);
+          }
+          if (t < count) {
+            StoreSome<T, N>(Access<A, N>::Load(acc + t), strip + t,
+                            static_cast<int>(count - t));
+          }
+        } else {
+          for (int64_t t = 0; t < count; t += N) {
+            T pixels[N];
+            Access<T, N>::Store(Access<A, N>::Load(acc + t), pixels);
+            for (int lane = 0; lane < N && t + lane < count; ++lane) {
+              strip[(t + lane) * cols.num_phases] = pixels[lane];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_

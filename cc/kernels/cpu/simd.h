@@ -1,0 +1,186 @@
+// Vectors of N accumulators in the compiler's own vector extension (GCC,
+// Clang), with loads and stores that convert from and to the element type.
+//
+// Everything here has internal linkage, because the same source is compiled
+// once per instruction set.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_SIMD_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_SIMD_H_
+
+#include <stdint.h>
+
+#include "cc/kernels/cpu/number_formats.h"
+
+namespace tf_dwgrad {
+namespace {
+
+template <typename A, int N>
+struct VectorOf {
+  typedef A type __attribute__((vector_size(N * sizeof(A))));
+};
+template <typename A, int N>
+using Vector = typename VectorOf<A, N>::type;
+
+template <typename To, typename From>
+inline To BitCast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "sizes must match");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// The unaligned load of a whole vector of another element type.
+template <typename V, typename T>
+inline V LoadBits(const T* from) {
+  V to;
+  __builtin_memcpy(&to, from, sizeof(to));
+  return to;
+}
+
+// binary16 to binary32. Subnormals are rebuilt by a subtraction of normal
+// numbers, so that the result holds even where denormals are flushed to zero.
+template <int N>
+inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
+  typedef Vector<uint32_t, N> Bits;
+  typedef Vector<float, N> Floats;
+  const Bits wide = __builtin_convertvector(half, Bits);
+  const Bits magnitude = (wide & 0x7fffu) << 13;
+  const Bits exponent = magnitude & 0x0f800000u;
+  const Bits normal = magnitude + 0x38000000u;
+  const Bits infinite = magnitude + 0x70000000u;
+  const Bits offset = magnitude + 0x38800000u;
+  const Bits base = Bits{} + 0x38800000u;
+  const Bits subnormal =
+      BitCast<Bits>(BitCast<Floats>(offset) - BitCast<Floats>(base));
+  const Bits result = exponent == 0x0f800000u
+                          ? infinite
+                          : (exponent == 0u ? subnormal : normal);
+  return BitCast<Floats>(result | ((wide & 0x8000u) << 16));
+}
+
+// binary32 to binary16, rounding to nearest even.
+template <int N>
+inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
+  typedef Vector<uint32_t, N> Bits;
+  typedef Vector<float, N> Floats;
+  const Bits all = BitCast<Bits>(value);
+  const Bits sign = all & 0x80000000u;
+  const Bits magnitude = all ^ sign;
+  const Bits infinite = Bits{} + 0x7c00u;
+  const Bits not_a_number = Bits{} + 0x7e00u;
+  // Adding one half leaves the rounded subnormal in the low bits.
+  const Bits one_half = Bits{} + 0x3f000000u;
+  const Bits subnormal =
+      BitCast<Bits>(BitCast<Floats>(magnitude) + BitCast<Floats>(one_half)) -
+      one_half;
+  const Bits odd = (magnitude >> 13) & 1u;
+  const Bits normal = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
+  const Bits result =
+      magnitude > 0x7f800000u
+          ? not_a_number
+          : (magnitude >= 0x47800000u
+                 ? infinite
+                 : (magnitude < 0x38800000u ? subnormal : normal));
+  return __builtin_convertvector(result | (sign >> 16),
+                                 Vector<uint16_t, N>);
+}
+
+template <int N>
+inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
+  typedef Vector<uint32_t, N> Bits;
+  return BitCast<Vector<float, N>>(__builtin_convertvector(bits, Bits) << 16);
+}
+
+// binary32 to bfloat16, rounding to nearest even.
+template <int N>
+inline Vector<uint16_t, N> NarrowToBFloat16(Vector<float, N> value) {
+  typedef Vector<uint32_t, N> Bits;
+  const Bits all = BitCast<Bits>(value);
+  const Bits rounded = (all + 0x7fffu + ((all >> 16) & 1u)) >> 16;
+  const Bits quiet = (all >> 16) | 0x40u;
+  const Bits result =
+      (all & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+  return __builtin_convertvector(result, Vector<uint16_t, N>);
+}
+
+// Access<T, N> moves N elements of type T between memory and a vector of
+// accumulators.
+template <typename T, int N>
+struct Access {
+  static inline Vector<T, N> Load(const T* from) {
+    return LoadBits<Vector<T, N>>(from);
+  }
+  static inline void Store(Vector<T, N> value, T* to) {
+    __builtin_memcpy(to, &value, sizeof(value));
+  }
+};
+
+template <int N>
+struct Access<Half, N> {
+  static inline Vector<float, N> Load(const Half* from) {
+    return WidenHalf<N>(LoadBits<Vector<uint16_t, N>>(from));
+  }
+  static inline void Store(Vector<float, N> value, Half* to) {
+    const Vector<uint16_t, N> bits = NarrowToHalf<N>(value);
+    __builtin_memcpy(to, &bits, sizeof(bits));
+  }
+};
+
+template <int N>
+struct Access<BFloat16, N> {
+  static inline Vector<float, N> Load(const BFloat16* from) {
+    return WidenBFloat16<N>(LoadBits<Vector<uint16_t, N>>(from));
+  }
+  static inline void Store(Vector<float, N> value, BFloat16* to) {
+    const Vector<uint16_t, N> bits = NarrowToBFloat16<N>(value);
+    __builtin_memcpy(to, &bits, sizeof(bits));
+  }
+};
+
+// The first `lanes` elements; the other lanes are zero.
+template <typename T, int N>
+inline Vector<typename AccumulatorOf<T>::type, N> LoadSome(const T* from,
+                                                           int lanes) {
+  T padded[N] = {};
+  for (int lane = 0; lane < lanes; ++lane) padded[lane] = from[lane];
+  return Access<T, N>::Load(padded);
+}
+
+template <typename T, int N>
+inline void StoreSome(Vector<typename AccumulatorOf<T>::type, N> value, T* to,
+                      int lanes) {
+  T padded[N];
+  Access<T, N>::Store(value, padded);
+  for (int lane = 0; lane < lanes; ++lane) to[lane] = padded[lane];
+}
+
+// Elements from[offset(0)], from[offset(1)], ...; the other lanes are zero.
+template <typename T, int N, typename Offset>
+inline Vector<typename AccumulatorOf<T>::type, N> Collect(const T* from,
+                                                          int lanes,
+                                                          Offset offset) {
+  T gathered[N] = {};
+  for (int lane = 0; lane < lanes; ++lane) {
+    gathered[lane] = from[offset(lane)];
+  }
+  return Access<T, N>::Load(gathered);
+}
+
+template <typename T>
+inline typename AccumulatorOf<T>::type Widen(T value) {
+  T padded[4] = {value};
+  return Access<T, 4>::Load(padded)[0];
+}
+template <>
+inline float Widen<float>(float value) {
+  return value;
+}
+template <>
+inline double Widen<double>(double value) {
+  return value;
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_SIMD_H_

@@ -1,0 +1,166 @@
+// What the ops are: their interfaces and what can be said of their shapes while
+// a graph is built. The rules themselves are in cc/kernels/conv_geometry.h.
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "cc/kernels/conv_geometry.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/shape_inference.h"
+
+namespace tf_dwgrad {
+namespace {
+
+using ::tensorflow::shape_inference::DimensionHandle;
+using ::tensorflow::shape_inference::InferenceContext;
+using ::tensorflow::shape_inference::ShapeHandle;
+
+absl::Status ToStatus(const ErrorMessage& error) {
+  return error.empty() ? absl::OkStatus() : absl::InvalidArgumentError(error);
+}
+
+absl::Status ReadAttributes(InferenceContext* c, ConvAttributes* attributes) {
+  RawAttributes raw;
+  TF_RETURN_IF_ERROR(c->GetAttr("strides", &raw.strides));
+  TF_RETURN_IF_ERROR(c->GetAttr("padding", &raw.padding));
+  TF_RETURN_IF_ERROR(c->GetAttr("explicit_paddings", &raw.explicit_paddings));
+  TF_RETURN_IF_ERROR(c->GetAttr("data_format", &raw.data_format));
+  TF_RETURN_IF_ERROR(c->GetAttr("dilations", &raw.dilations));
+  return ToStatus(ParseAttributes(raw, attributes));
+}
+
+// The static shape of a 4-D operand.
+absl::Status ReadShape(InferenceContext* c, int index, const char* argument,
+                       Shape4* shape) {
+  const ShapeHandle handle = c->input(index);
+  if (!c->RankKnown(handle)) return absl::OkStatus();
+  if (c->Rank(handle) != 4) {
+    return ToStatus(RankError(argument, c->Rank(handle), 4));
+  }
+  for (int i = 0; i < 4; ++i) (*shape)[i] = c->Value(c->Dim(handle, i));
+  return absl::OkStatus();
+}
+
+// The shape that `input_sizes` or `filter_sizes` spells, as far as its value is
+// known.
+absl::Status ReadSizes(InferenceContext* c, int index, ConvOp op,
+                       const char* argument, Shape4* shape) {
+  const ShapeHandle handle = c->input(index);
+  if (c->RankKnown(handle)) {
+    if (c->Rank(handle) != 1) {
+      return ToStatus(RankError(argument, c->Rank(handle), 1));
+    }
+    const int64_t length = c->Value(c->Dim(handle, 0));
+    if (length != kUnknown && length != 4) {
+      return ToStatus(ShapeFromSizes(op, std::vector<int64_t>(length, 0),
+                                     /*allow_unknown=*/true, shape));
+    }
+  }
+  std::vector<int64_t> sizes(4, kUnknown);
+  if (const tensorflow::Tensor* value = c->input_tensor(index)) {
+    const auto flat = value->flat<int32_t>();
+    sizes.assign(flat.data(), flat.data() + flat.size());
+    return ToStatus(
+        ShapeFromSizes(op, sizes, /*allow_unknown=*/false, shape));
+  }
+  ShapeHandle partial;
+  TF_RETURN_IF_ERROR(c->MakeShapeFromShapeTensor(index, &partial));
+  if (c->RankKnown(partial) && c->Rank(partial) == 4) {
+    for (int i = 0; i < 4; ++i) sizes[i] = c->Value(c->Dim(partial, i));
+  }
+  return ToStatus(ShapeFromSizes(op, sizes, /*allow_unknown=*/true, shape));
+}
+
+void SetOutputShape(InferenceContext* c, const Shape4& shape) {
+  std::vector<DimensionHandle> dims;
+  for (const int64_t size : shape) {
+    dims.push_back(size == kUnknown ? c->UnknownDim() : c->MakeDim(size));
+  }
+  c->set_output(0, c->MakeShape(dims));
+}
+
+absl::Status InferForward(InferenceContext* c) {
+  ConvAttributes attributes;
+  TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
+  ConvShapes shapes;
+  TF_RETURN_IF_ERROR(ReadShape(c, 0, "input", &shapes.input));
+  TF_RETURN_IF_ERROR(ReadShape(c, 1, "filter", &shapes.filter));
+  TF_RETURN_IF_ERROR(
+      ToStatus(CompleteShapes(ConvOp::kForward, attributes, &shapes)));
+  SetOutputShape(c, shapes.output);
+  return absl::OkStatus();
+}
+
+absl::Status InferBackpropInput(InferenceContext* c) {
+  constexpr ConvOp op = ConvOp::kBackpropInput;
+  ConvAttributes attributes;
+  TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
+  ConvShapes shapes;
+  TF_RETURN_IF_ERROR(ReadSizes(c, 0, op, "input_sizes", &shapes.input));
+  TF_RETURN_IF_ERROR(ReadShape(c, 1, "filter", &shapes.filter));
+  TF_RETURN_IF_ERROR(ReadShape(c, 2, "out_backprop", &shapes.output));
+  TF_RETURN_IF_ERROR(ToStatus(CompleteShapes(op, attributes, &shapes)));
+  SetOutputShape(c, shapes.input);
+  return absl::OkStatus();
+}
+
+absl::Status InferBackpropFilter(InferenceContext* c) {
+  constexpr ConvOp op = ConvOp::kBackpropFilter;
+  ConvAttributes attributes;
+  TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
+  ConvShapes shapes;
+  TF_RETURN_IF_ERROR(ReadShape(c, 0, "input", &shapes.input));
+  TF_RETURN_IF_ERROR(ReadSizes(c, 1, op, "filter_sizes", &shapes.filter));
+  TF_RETURN_IF_ERROR(ReadShape(c, 2, "out_backprop", &shapes.output));
+  TF_RETURN_IF_ERROR(ToStatus(CompleteShapes(op, attributes, &shapes)));
+  SetOutputShape(c, shapes.filter);
+  return absl::OkStatus();
+}
+
+constexpr char kType[] = "T: {half, bfloat16, float, double}";
+constexpr char kStrides[] = "strides: list(int)";
+constexpr char kPadding[] = "padding: {'SAME', 'VALID', 'EXPLICIT'}";
+constexpr char kExplicitPaddings[] = "explicit_paddings: list(int) = []";
+constexpr char kDataFormat[] = "data_format: {'NHWC', 'NCHW'} = 'NHWC'";
+constexpr char kDilations[] = "dilations: list(int) = [1, 1, 1, 1]";
+
+REGISTER_OP("DwgradDepthwiseConv2d")
+    .Input("input: T")
+    .Input("filter: T")
+    .Output("output: T")
+    .Attr(kType)
+    .Attr(kStrides)
+    .Attr(kPadding)
+    .Attr(kExplicitPaddings)
+    .Attr(kDataFormat)
+    .Attr(kDilations)
+    .SetShapeFn(InferForward);
+
+REGISTER_OP("DwgradDepthwiseConv2dBackpropInput")
+    .Input("input_sizes: int32")
+    .Input("filter: T")
+    .Input("out_backprop: T")
+    .Output("output: T")
+    .Attr(kType)
+    .Attr(kStrides)
+    .Attr(kPadding)
+    .Attr(kExplicitPaddings)
+    .Attr(kDataFormat)
+    .Attr(kDilations)
+    .SetShapeFn(InferBackpropInput);
+
+REGISTER_OP("DwgradDepthwiseConv2dBackpropFilter")
+    .Input("input: T")
+    .Input("filter_sizes: int32")
+    .Input("out_backprop: T")
+    .Output("output: T")
+    .Attr(kType)
+    .Attr(kStrides)
+    .Attr(kPadding)
+    .Attr(kExplicitPaddings)
+    .Attr(kDataFormat)
+    .Attr(kDilations)
+    .SetShapeFn(InferBackpropFilter);
+
+}  // namespace
+}  // namespace tf_dwgrad

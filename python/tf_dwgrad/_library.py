@@ -1,0 +1,85 @@
+"""Finds, checks and opens the shared library that holds the ops."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+_PACKAGE = Path(__file__).resolve().parent
+# Lets a library built elsewhere (by Bazel, say) stand in for the installed one.
+_OVERRIDE = "TF_DWGRAD_OP_LIBRARY"
+_SKIP_CHECK = "TF_DWGRAD_SKIP_VERSION_CHECK"
+
+_ops: Any = None
+
+
+def op_library_path() -> str:
+    """Returns the path of the shared library that holds the ops.
+
+    A program that does not import this package, such as a server, gets the ops with
+    ``tf.load_op_library`` on this file. The environment variable
+    ``TF_DWGRAD_OP_LIBRARY`` overrides the path.
+
+    Example:
+        >>> lib = tf.load_op_library(tf_dwgrad.op_library_path())
+        >>> lib.dwgrad_depthwise_conv2d_backprop_input  # doctest: +SKIP
+    """
+    return os.environ.get(_OVERRIDE) or str(_PACKAGE / "_tf_dwgrad_ops.so")
+
+
+def build_info() -> dict[str, str]:
+    """Returns what the installed library was built with: TensorFlow, compiler, date.
+
+    Raises:
+        ImportError: if the package was not built.
+    """
+    path = _PACKAGE / "build_info.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ImportError(
+            f"tf_dwgrad is not built: {path} does not exist; run "
+            f"'{rebuild_command()}' in the source tree"
+        ) from None
+
+
+def rebuild_command() -> str:
+    """Returns the command that builds the package for the running TensorFlow."""
+    return (
+        f"{sys.executable} -m pip install --no-build-isolation --force-reinstall "
+        "--no-deps ."
+    )
+
+
+def check_version(built_for: str, running: str) -> None:
+    """Raises ImportError unless both versions have the same major and minor part.
+
+    TensorFlow's C++ interface changes with every minor release: a library built for
+    another one may fail to load or, worse, load and misbehave.
+    """
+    if built_for.split(".")[:2] != running.split(".")[:2]:
+        raise ImportError(
+            f"tf_dwgrad was built for TensorFlow {built_for} but TensorFlow {running} "
+            f"is running; rebuild it with '{rebuild_command()}' in the source tree"
+        )
+
+
+def load_ops() -> Any:
+    """Returns the module of op functions, opening the library on the first call."""
+    global _ops
+    if _ops is not None:
+        return _ops
+    path = op_library_path()
+    if not os.environ.get(_OVERRIDE) and os.environ.get(_SKIP_CHECK) != "1":
+        check_version(build_info()["tensorflow"], tf.__version__)
+    try:
+        _ops = tf.load_op_library(path)
+    except (tf.errors.NotFoundError, OSError) as error:
+        raise ImportError(
+            f"tf_dwgrad cannot open {path} with TensorFlow {tf.__version__}: {error}; "
+            f"rebuild it with '{rebuild_command()}' in the source tree"
+        ) from error
+    return _ops

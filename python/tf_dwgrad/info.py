@@ -1,0 +1,50 @@
+"""``python -m tf_dwgrad info``: what is installed and chosen on this machine."""
+
+import os
+import platform
+
+import tensorflow as tf
+
+import tf_dwgrad
+
+
+def cpu_model() -> str:
+    """Returns the CPU's name as the operating system gives it."""
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            for line in cpuinfo:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, str]:
+    """Returns the facts that a bug report needs, by name."""
+    build = tf_dwgrad.build_info()
+    devices = [device.device_type for device in tf.config.list_physical_devices()]
+    return {
+        "tf_dwgrad": tf_dwgrad.__version__,
+        "library": tf_dwgrad.op_library_path(),
+        "built for TensorFlow": build["tensorflow"],
+        "running TensorFlow": tf.__version__,
+        "compiler": build["compiler"],
+        "target": build["target"],
+        "built on": build["build_date"],
+        "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
+        "CPU kernels": "generic (128-bit vectors)",
+        "devices TensorFlow sees": ", ".join(devices),
+        "ops": "DwgradDepthwiseConv2d, DwgradDepthwiseConv2dBackpropInput, "
+        "DwgradDepthwiseConv2dBackpropFilter",
+        "types": "half, bfloat16, float32, float64",
+    }
+
+
+def main() -> int:
+    """Prints :func:`describe`, a line each."""
+    facts = describe()
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+    return 0
