@@ -1,7 +1,6 @@
 """The command line: ``python -m tf_dwgrad info | demo``."""
 
 import argparse
-import os
 import sys
 
 
@@ -16,8 +15,6 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    # The commands print what matters themselves.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if arguments.command == "info":
         from tf_dwgrad import info
 
