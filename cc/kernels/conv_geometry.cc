@@ -130,7 +130,8 @@ ErrorMessage CheckDimensions(const char* argument, const Shape4& shape,
              std::to_string(kMaxSpatial) + ", but got " + ToString(shape);
     }
     empty = empty || shape[i] == 0;
-    overflow = overflow || __builtin_mul_overflow(elements, shape[i], &elements);
+    overflow =
+        overflow || __builtin_mul_overflow(elements, shape[i], &elements);
   }
   if (overflow && !empty) {
     return std::string(argument) +
@@ -188,10 +189,9 @@ ErrorMessage UnifyDepth(const ArgumentNames& names, int depth_dim,
   if (*out_depth == kUnknown) *out_depth = expected;
   if (*out_depth != expected) {
     return Indexed(names.output, depth_dim) + " must be " +
-           std::to_string(expected) +
-           " (in_channels * depth_multiplier of " + names.filter + " " +
-           ToString(shapes->filter) + "), but the shape is " +
-           ToString(shapes->output);
+           std::to_string(expected) + " (in_channels * depth_multiplier of " +
+           names.filter + " " + ToString(shapes->filter) +
+           "), but the shape is " + ToString(shapes->output);
   }
   return {};
 }

@@ -91,8 +91,8 @@ class DepthwiseConvOp : public OpKernel {
                    ToStatus(MakeGeometry(op, attributes_, shapes, &geometry)));
 
     TensorShape result_shape;
-    OP_REQUIRES_OK(ctx, TensorShape::BuildTensorShape(ResultShape(shapes),
-                                                      &result_shape));
+    OP_REQUIRES_OK(
+        ctx, TensorShape::BuildTensorShape(ResultShape(shapes), &result_shape));
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, result_shape, &result));
 
@@ -150,20 +150,19 @@ class DepthwiseConvOp : public OpKernel {
   ConvAttributes attributes_;
 };
 
-#define REGISTER_CPU(T)                                                     \
-  REGISTER_KERNEL_BUILDER(Name("DwgradDepthwiseConv2d")                     \
-                              .Device(DEVICE_CPU)                           \
-                              .TypeConstraint<T>("T"),                      \
-                          DepthwiseConvOp<ConvOp::kForward, T>);            \
-  REGISTER_KERNEL_BUILDER(Name("DwgradDepthwiseConv2dBackpropInput")        \
-                              .Device(DEVICE_CPU)                           \
-                              .HostMemory("input_sizes")                    \
-                              .TypeConstraint<T>("T"),                      \
-                          DepthwiseConvOp<ConvOp::kBackpropInput, T>);      \
-  REGISTER_KERNEL_BUILDER(Name("DwgradDepthwiseConv2dBackpropFilter")       \
-                              .Device(DEVICE_CPU)                           \
-                              .HostMemory("filter_sizes")                   \
-                              .TypeConstraint<T>("T"),                      \
+#define REGISTER_CPU(T)                                                        \
+  REGISTER_KERNEL_BUILDER(                                                     \
+      Name("DwgradDepthwiseConv2d").Device(DEVICE_CPU).TypeConstraint<T>("T"), \
+      DepthwiseConvOp<ConvOp::kForward, T>);                                   \
+  REGISTER_KERNEL_BUILDER(Name("DwgradDepthwiseConv2dBackpropInput")           \
+                              .Device(DEVICE_CPU)                              \
+                              .HostMemory("input_sizes")                       \
+                              .TypeConstraint<T>("T"),                         \
+                          DepthwiseConvOp<ConvOp::kBackpropInput, T>);         \
+  REGISTER_KERNEL_BUILDER(Name("DwgradDepthwiseConv2dBackpropFilter")          \
+                              .Device(DEVICE_CPU)                              \
+                              .HostMemory("filter_sizes")                      \
+                              .TypeConstraint<T>("T"),                         \
                           DepthwiseConvOp<ConvOp::kBackpropFilter, T>)
 
 REGISTER_CPU(Eigen::half);

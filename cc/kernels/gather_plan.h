@@ -53,9 +53,9 @@ struct GatherPlan {
   int64_t num_runs;
   int64_t pitch;
   int64_t tap_step;
-  int64_t src_per_run;    // how far run b + 1 starts behind run b
-  int64_t taps_per_run;   // in the shorter runs; the first `longer_runs` runs
-  int64_t longer_runs;    // have one tap more (forward only)
+  int64_t src_per_run;   // how far run b + 1 starts behind run b
+  int64_t taps_per_run;  // in the shorter runs; the first `longer_runs` runs
+  int64_t longer_runs;   // have one tap more (forward only)
   // What is needed to find the runs of a phase; see MakeInputGradientPlan.
   bool backward;
   int64_t stride;

@@ -60,8 +60,7 @@ absl::Status ReadSizes(InferenceContext* c, int index, ConvOp op,
   if (const tensorflow::Tensor* value = c->input_tensor(index)) {
     const auto flat = value->flat<int32_t>();
     sizes.assign(flat.data(), flat.data() + flat.size());
-    return ToStatus(
-        ShapeFromSizes(op, sizes, /*allow_unknown=*/false, shape));
+    return ToStatus(ShapeFromSizes(op, sizes, /*allow_unknown=*/false, shape));
   }
   ShapeHandle partial;
   TF_RETURN_IF_ERROR(c->MakeShapeFromShapeTensor(index, &partial));

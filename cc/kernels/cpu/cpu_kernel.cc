@@ -1,24 +1,64 @@
 #include "cc/kernels/cpu/cpu_kernel.h"
 
-#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
 
 namespace tf_dwgrad {
 
 extern const KernelTable kGenericKernels;
+#if defined(__x86_64__)
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+#endif
 
 namespace {
 
-const KernelTable& ChosenKernels() { return kGenericKernels; }
+// The kernels this CPU can run, the best first.
+std::vector<const KernelTable*> UsableKernels() {
+  std::vector<const KernelTable*> usable;
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") &&
+                    __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  if (avx2 && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    usable.push_back(&kAvx512Kernels);
+  }
+  if (avx2) usable.push_back(&kAvx2Kernels);
+#endif
+  usable.push_back(&kGenericKernels);
+  return usable;
+}
+
+// TF_DWGRAD_MAX_ISA names the best instruction set that may be used. A name
+// that is unknown, or known but not usable here, is no limit.
+const KernelTable& ChooseKernels() {
+  const std::vector<const KernelTable*> usable = UsableKernels();
+  const char* limit = std::getenv("TF_DWGRAD_MAX_ISA");
+  if (limit != nullptr) {
+    for (const KernelTable* kernels : usable) {
+      if (std::strcmp(kernels->isa, limit) == 0) return *kernels;
+    }
+  }
+  return *usable.front();
+}
+
+const KernelTable& ChosenKernels() {
+  static const KernelTable& kernels = ChooseKernels();
+  return kernels;
+}
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 GatherPlan PlanAxis(const AxisGeometry& axis, bool backward) {
-  return backward
-             ? MakeInputGradientPlan(axis.in, axis.out, axis.filter,
-                                     axis.stride, axis.dilation,
-                                     axis.pad_before)
-             : MakeForwardPlan(axis.in, axis.out, axis.filter, axis.stride,
-                               axis.dilation, axis.pad_before);
+  return backward ? MakeInputGradientPlan(axis.in, axis.out, axis.filter,
+                                          axis.stride, axis.dilation,
+                                          axis.pad_before)
+                  : MakeForwardPlan(axis.in, axis.out, axis.filter, axis.stride,
+                                    axis.dilation, axis.pad_before);
 }
 
 FilterGradientAxis PlanAxis(const AxisGeometry& axis) {
@@ -47,8 +87,8 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
   }
   // With a single channel the two layouts are the same bytes, and planes give
   // the vectors something to hold.
-  const bool planes = geometry.data_format == DataFormat::kNCHW ||
-                      geometry.out_depth() == 1;
+  const bool planes =
+      geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
   const int type_index = static_cast<int>(type);
   const KernelTable& kernels = ChosenKernels();
   if (op == ConvOp::kBackpropFilter) {
@@ -81,7 +121,10 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
   } else {
     // Small filters stream whole pixels; larger ones come back to the same
     // source rows so often that a narrow block, which stays in cache, pays.
-    problem.channel_block = std::min<int64_t>(dst_depth, taps < 16 ? 256 : 64);
+    // Blocks are of equal size and hold whole vectors.
+    const int64_t limit = taps < 16 ? kMaxChannelBlock : 64;
+    const int64_t blocks = CeilDiv(dst_depth, limit);
+    problem.channel_block = CeilDiv(CeilDiv(dst_depth, blocks), 16) * 16;
   }
   problem.num_blocks = CeilDiv(dst_depth, problem.channel_block);
   num_units_ = problem.batch * problem.num_blocks * problem.rows.dst_size;
@@ -90,8 +133,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
       static_cast<double>(problem.cols.dst_size * problem.channel_block);
   const double depth_ratio =
       problem.backward ? static_cast<double>(geometry.depth_multiplier) : 1.0;
-  unit_cost_.bytes_loaded = static_cast<double>(
-      problem.cols.src_size * problem.channel_block * size) * depth_ratio;
+  unit_cost_.bytes_loaded = static_cast<double>(problem.cols.src_size *
+                                                problem.channel_block * size) *
+                            depth_ratio;
   unit_cost_.bytes_stored = dst_elements * static_cast<double>(size);
   unit_cost_.cycles = dst_elements * depth_ratio * taps / 4;
 }

@@ -84,7 +84,7 @@ void FilterGradientChannelsLast(const FilterGradientProblem& problem,
                                 const void* input_data, const void* dy_data,
                                 void* dw_data, int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
-  constexpr int N = Isa::template Lanes<A>();
+  constexpr int N = Isa::kVectorBytes / sizeof(A);
   typedef ChannelSums<A, N> Sums;
   const T* input = static_cast<const T*>(input_data);
   const T* dy = static_cast<const T*>(dy_data);
@@ -105,8 +105,7 @@ void FilterGradientChannelsLast(const FilterGradientProblem& problem,
     for (int64_t first_tap = 0; first_tap < cols.filter;
          first_tap += kTapsPerPass) {
       const int64_t taps_left = cols.filter - first_tap;
-      const int64_t taps =
-          taps_left < kTapsPerPass ? taps_left : kTapsPerPass;
+      const int64_t taps = taps_left < kTapsPerPass ? taps_left : kTapsPerPass;
       Sums total[kTapsPerPass] = {};
       for (int64_t image = 0; image < problem.batch; ++image) {
         for (int64_t i = out_rows.begin; i < out_rows.end; ++i) {
@@ -129,8 +128,7 @@ void FilterGradientChannelsLast(const FilterGradientProblem& problem,
         }
       }
       for (int64_t t = 0; t < taps; ++t) {
-        T* taps_dw = dw +
-                     (tap_row * cols.filter + first_tap + t) * out_depth +
+        T* taps_dw = dw + (tap_row * cols.filter + first_tap + t) * out_depth +
                      first_channel;
         for (int v = 0; v * N < channels; ++v) {
           const int64_t left = channels - v * N;
@@ -169,7 +167,7 @@ void FilterGradientPlanes(const FilterGradientProblem& problem,
                           const void* input_data, const void* dy_data,
                           void* dw_data, int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
-  constexpr int N = Isa::template Lanes<A>();
+  constexpr int N = Isa::kVectorBytes / sizeof(A);
   typedef Vector<A, N> V;
   const T* input = static_cast<const T*>(input_data);
   const T* dy = static_cast<const T*>(dy_data);
@@ -187,13 +185,12 @@ void FilterGradientPlanes(const FilterGradientProblem& problem,
     for (int64_t first_tap = 0; first_tap < cols.filter;
          first_tap += kTapsPerPass) {
       const int64_t taps_left = cols.filter - first_tap;
-      const int64_t taps =
-          taps_left < kTapsPerPass ? taps_left : kTapsPerPass;
+      const int64_t taps = taps_left < kTapsPerPass ? taps_left : kTapsPerPass;
       V total[kTapsPerPass] = {};
       for (int64_t image = 0; image < problem.batch; ++image) {
         const T* input_plane =
-            input + (image * in_depth + channel / multiplier) * rows.in *
-                        cols.in;
+            input +
+            (image * in_depth + channel / multiplier) * rows.in * cols.in;
         const T* dy_plane =
             dy + (image * out_depth + channel) * rows.out * cols.out;
         for (int64_t i = out_rows.begin; i < out_rows.end; ++i) {

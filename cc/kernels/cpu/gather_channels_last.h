@@ -16,8 +16,8 @@
 namespace tf_dwgrad {
 namespace {
 
-// Filter channels whose sums are kept at a time.
-constexpr int kPanelChannels = 256;
+// Filter channels whose sums are kept at a time. A block of dst channels fits.
+constexpr int64_t kPanelChannels = kMaxChannelBlock;
 
 // A block of taps as one tile sees it. Pointers are to the first channel of the
 // panel; steps are in elements.
@@ -30,19 +30,22 @@ struct TapBlock {
   int64_t filter_row_step;
   int64_t filter_col_step;
   int64_t num_rows;
-  TapRange window;      // the window columns that exist
-  const T* prefetch;    // window column 0 of the source row needed next, or null
-  bool first;           // the sums start at zero
+  TapRange window;    // the window columns that exist
+  const T* prefetch;  // window column 0 of the source row needed next, or null
+  bool first;         // the sums start at zero
 };
 
 // Where the sums of a tile are kept between blocks and where they go in the
-// end. `panel` holds, for each vector of channels, one vector per position.
+// end. `panel` holds, for each vector of channels, one vector per position. The
+// vectors cover [0, N), [N, 2N), ...; if the channels are no multiple of N, the
+// last vector covers the last N of them, and the few that it shares with its
+// neighbour are computed twice.
 template <typename T>
 struct TileSums {
   typename AccumulatorOf<T>::type* panel;
-  T* dst;              // null: they stay in the panel
-  int64_t dst_step;    // from a position to the next
-  int64_t positions;   // of the tile that exist
+  T* dst;             // null: they stay in the panel
+  int64_t dst_step;   // from a position to the next
+  int64_t positions;  // of the tile that exist
 };
 
 template <int kCols, int kTaps, typename V>
@@ -55,7 +58,13 @@ inline __attribute__((always_inline)) void AddPixel(int j, const V& pixel,
   }
 }
 
-// Adds a block of taps for whole vectors of channels.
+// The first channel of vector `index` among those that cover `channels`.
+template <int N>
+inline int64_t FirstLane(int64_t index, int64_t channels) {
+  return index * N + N <= channels ? index * N : channels - N;
+}
+
+// Adds a block of taps for vectors of N channels; there are at least N.
 template <int N, int kCols, int kTaps, bool kWholeWindow, typename T>
 void AddTapBlock(const TapBlock<T>& block, int64_t channels,
                  const TileSums<T>& sums, bool last) {
@@ -63,15 +72,16 @@ void AddTapBlock(const TapBlock<T>& block, int64_t channels,
   typedef Vector<A, N> V;
   constexpr int kWindow = kCols + kTaps - 1;
   constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t c = 0; c < channels; c += N) {
-    if (block.prefetch != nullptr && c % kLine == 0) {
+  A* panel = sums.panel;
+  for (int64_t index = 0; index * N < channels; ++index) {
+    const int64_t c = FirstLane<N>(index, channels);
+    if (block.prefetch != nullptr && (N >= kLine || c % kLine == 0)) {
 #pragma GCC unroll 16
       for (int col = 0; col < kCols; ++col) {
         __builtin_prefetch(block.prefetch + col * block.src_col_step + c);
       }
     }
     V sum[kCols];
-    A* panel = sums.panel + c * kCols;
     if (block.first) {
 #pragma GCC unroll 16
       for (int col = 0; col < kCols; ++col) sum[col] = V{};
@@ -87,13 +97,11 @@ void AddTapBlock(const TapBlock<T>& block, int64_t channels,
       V weight[kTaps];
 #pragma GCC unroll 16
       for (int tap = 0; tap < kTaps; ++tap) {
-        weight[tap] =
-            Access<T, N>::Load(filter + tap * block.filter_col_step);
+        weight[tap] = Access<T, N>::Load(filter + tap * block.filter_col_step);
       }
 #pragma GCC unroll 32
       for (int j = 0; j < kWindow; ++j) {
-        if (kWholeWindow ||
-            (j >= block.window.begin && j < block.window.end)) {
+        if (kWholeWindow || (j >= block.window.begin && j < block.window.end)) {
           AddPixel<kCols, kTaps>(
               j, Access<T, N>::Load(src + j * block.src_col_step), weight, sum);
         }
@@ -115,27 +123,29 @@ void AddTapBlock(const TapBlock<T>& block, int64_t channels,
         Access<A, N>::Store(sum[col], panel + col * N);
       }
     }
+    panel += kCols * N;
   }
 }
 
-// As AddTapBlock for one vector of channels of which `lanes` exist. Filter
-// channel c + l reads the source channel that `source_offset(l)` gives.
+// Adds a block of taps for one vector of channels of which only `lanes` exist
+// or of which each reads a source channel of its own: lane l belongs to filter
+// channel l of the panel and to the source channel that `source_offset(l)`
+// gives.
 template <int N, int kCols, typename T, typename SourceOffset>
-void AddTapBlockSomeLanes(const TapBlock<T>& block, int taps, int64_t c,
-                          int lanes, SourceOffset source_offset,
-                          const TileSums<T>& sums, bool last) {
+void AddTapBlockByLane(const TapBlock<T>& block, int taps, int lanes,
+                       SourceOffset source_offset, const TileSums<T>& sums,
+                       bool last) {
   typedef typename AccumulatorOf<T>::type A;
   typedef Vector<A, N> V;
-  A* panel = sums.panel + c * kCols;
   V sum[kCols] = {};
   if (!block.first) {
     for (int col = 0; col < kCols; ++col) {
-      sum[col] = Access<A, N>::Load(panel + col * N);
+      sum[col] = Access<A, N>::Load(sums.panel + col * N);
     }
   }
   for (int64_t row = 0; row < block.num_rows; ++row) {
     const T* src = block.src + row * block.src_row_step;
-    const T* filter = block.filter + row * block.filter_row_step + c;
+    const T* filter = block.filter + row * block.filter_row_step;
     for (int64_t j = block.window.begin; j < block.window.end; ++j) {
       const V pixel =
           Collect<T, N>(src + j * block.src_col_step, lanes, source_offset);
@@ -150,16 +160,16 @@ void AddTapBlockSomeLanes(const TapBlock<T>& block, int taps, int64_t c,
   }
   for (int col = 0; col < kCols; ++col) {
     if (!last || sums.dst == nullptr) {
-      Access<A, N>::Store(sum[col], panel + col * N);
+      Access<A, N>::Store(sum[col], sums.panel + col * N);
     } else if (col < sums.positions) {
-      StoreSome<T, N>(sum[col], sums.dst + col * sums.dst_step + c, lanes);
+      StoreSome<T, N>(sum[col], sums.dst + col * sums.dst_step, lanes);
     }
   }
 }
 
 template <int N, int kCols, int kTaps, typename T>
-inline void AddWholeVectors(const TapBlock<T>& block, int64_t channels,
-                            const TileSums<T>& sums, bool last) {
+inline void AddVectors(const TapBlock<T>& block, int64_t channels,
+                       const TileSums<T>& sums, bool last) {
   if (block.window.begin == 0 && block.window.end == kCols + kTaps - 1) {
     AddTapBlock<N, kCols, kTaps, true>(block, channels, sums, last);
   } else {
@@ -167,50 +177,47 @@ inline void AddWholeVectors(const TapBlock<T>& block, int64_t channels,
   }
 }
 
+// Finds the instance for a number of taps that is only known at run time.
+template <int N, int kCols, int kTaps, typename T>
+inline void AddVectorsOf(int taps, const TapBlock<T>& block, int64_t channels,
+                         const TileSums<T>& sums, bool last) {
+  if constexpr (kTaps > 1) {
+    if (taps < kTaps) {
+      AddVectorsOf<N, kCols, kTaps - 1>(taps, block, channels, sums, last);
+      return;
+    }
+  }
+  AddVectors<N, kCols, kTaps>(block, channels, sums, last);
+}
+
 // Adds a block of `taps` taps to the panel of `channels` filter channels that
 // starts at filter channel `first_channel`.
-template <typename Isa, int kCols, typename T>
+template <typename Isa, int N, int kCols, typename T>
 void AddBlock(const GatherProblem& problem, const TapBlock<T>& block, int taps,
-              int64_t first_channel, int64_t channels,
-              const TileSums<T>& sums, bool last) {
-  constexpr int N = Isa::template Lanes<typename AccumulatorOf<T>::type>();
+              int64_t first_channel, int64_t channels, const TileSums<T>& sums,
+              bool last) {
   const int64_t multiplier = problem.depth_multiplier;
   if (!problem.backward && multiplier != 1) {
     // block.src is at channel 0 of the image: neighbours share a channel.
+    TapBlock<T> vector_block = block;
+    TileSums<T> vector_sums = sums;
     for (int64_t c = 0; c < channels; c += N) {
       const int64_t k = first_channel + c;
-      AddTapBlockSomeLanes<N, kCols>(
-          block, taps, c, channels - c < N ? static_cast<int>(channels - c) : N,
-          [k, multiplier](int lane) { return (k + lane) / multiplier; }, sums,
-          last);
+      AddTapBlockByLane<N, kCols>(
+          vector_block, taps,
+          channels - c < N ? static_cast<int>(channels - c) : N,
+          [k, multiplier](int lane) { return (k + lane) / multiplier; },
+          vector_sums, last);
+      vector_block.filter += N;
+      vector_sums.panel += kCols * N;
+      vector_sums.dst += N;
     }
-    return;
-  }
-  const int64_t whole = channels / N * N;
-  if (whole > 0) {
-    static_assert(Isa::kMaxTaps == 5, "one case for each number of taps");
-    switch (taps) {
-      case 1:
-        AddWholeVectors<N, kCols, 1>(block, whole, sums, last);
-        break;
-      case 2:
-        AddWholeVectors<N, kCols, 2>(block, whole, sums, last);
-        break;
-      case 3:
-        AddWholeVectors<N, kCols, 3>(block, whole, sums, last);
-        break;
-      case 4:
-        AddWholeVectors<N, kCols, 4>(block, whole, sums, last);
-        break;
-      default:
-        AddWholeVectors<N, kCols, 5>(block, whole, sums, last);
-        break;
-    }
-  }
-  if (whole < channels) {
-    AddTapBlockSomeLanes<N, kCols>(
-        block, taps, whole, static_cast<int>(channels - whole),
-        [whole](int lane) { return whole + lane; }, sums, last);
+  } else if (channels >= N) {
+    AddVectorsOf<N, kCols, Isa::kMaxTaps>(taps, block, channels, sums, last);
+  } else {
+    AddTapBlockByLane<N, kCols>(
+        block, taps, static_cast<int>(channels),
+        [](int lane) { return static_cast<int64_t>(lane); }, sums, last);
   }
 }
 
@@ -229,10 +236,9 @@ struct Tile {
 
 // The sums of all taps for the filter channels [first_channel, first_channel +
 // channels) of one tile.
-template <typename Isa, int kCols, typename T>
-void SumTile(const GatherProblem& problem, const Tile<T>& tile,
-             const T* filter, int64_t first_channel, int64_t channels,
-             const TileSums<T>& sums) {
+template <typename Isa, int N, int kCols, typename T>
+void SumTile(const GatherProblem& problem, const Tile<T>& tile, const T* filter,
+             int64_t first_channel, int64_t channels, const TileSums<T>& sums) {
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const int64_t filter_depth = problem.in_depth * problem.depth_multiplier;
@@ -278,17 +284,17 @@ void SumTile(const GatherProblem& problem, const Tile<T>& tile,
         block.window = ClipToSource(cols, src_col, kCols + taps - 1);
         if (block.window.begin >= block.window.end) continue;
         if (have_pending) {
-          AddBlock<Isa, kCols>(problem, pending, pending_taps, first_channel,
-                               channels, sums, /*last=*/false);
+          AddBlock<Isa, N, kCols>(problem, pending, pending_taps, first_channel,
+                                  channels, sums, /*last=*/false);
           block.first = false;
         }
         const int64_t src_channel = shared_channels ? 0 : first_channel;
         block.src = tile.src + (src_row * cols.src_size + src_col) * src_depth +
                     src_channel;
         const int64_t tap_col = col_run.first_tap + first * cols.tap_step;
-        block.filter =
-            filter + (tap_row * cols.filter_size + tap_col) * filter_depth +
-            first_channel;
+        block.filter = filter +
+                       (tap_row * cols.filter_size + tap_col) * filter_depth +
+                       first_channel;
         block.prefetch =
             first == 0 && next_row < rows.src_size
                 ? tile.src +
@@ -307,44 +313,65 @@ void SumTile(const GatherProblem& problem, const Tile<T>& tile,
     NextRun(rows, row_index, &row_run);
   }
   // Without a single tap this writes the zeros.
-  AddBlock<Isa, kCols>(problem, pending, pending_taps, first_channel, channels,
-                       sums, /*last=*/true);
+  AddBlock<Isa, N, kCols>(problem, pending, pending_taps, first_channel,
+                          channels, sums, /*last=*/true);
+}
+
+// total[c] += the sum of kWidth (or, if that is 0, `width`) neighbours in
+// `row`.
+template <int kWidth, typename A>
+inline void AddNeighbours(const A* row, int64_t channels, int64_t width,
+                          A* total) {
+  if (kWidth > 0) width = kWidth;
+  for (int64_t c = 0; c < channels; ++c) {
+    A sum = total[c];
+    for (int64_t q = 0; q < width; ++q) sum += row[c * width + q];
+    total[c] = sum;
+  }
 }
 
 // Adds up the depth_multiplier (or, of a large one, `width`) neighbouring
 // filter channels that belong to each of `channels` input channels.
 template <int N, int kCols, typename A>
-inline void ReducePanel(const A* panel, int64_t channels, int64_t width,
-                        A* total) {
-  for (int col = 0; col < kCols; ++col) {
-    int64_t k = 0;
-    for (int64_t c = 0; c < channels; ++c) {
-      A sum = total[col * kPanelChannels + c];
-      for (int64_t q = 0; q < width; ++q, ++k) {
-        sum += panel[(k / N * kCols + col) * N + k % N];
-      }
-      total[col * kPanelChannels + c] = sum;
+void ReducePanel(const A* panel, int64_t channels, int64_t width, A* total) {
+  const int64_t panel_channels = channels * width;
+  A row[kPanelChannels + N];
+  for (int col = 0; col < kCols; ++col, total += kPanelChannels) {
+    for (int64_t index = 0; index * N < panel_channels; ++index) {
+      const int64_t k =
+          panel_channels < N ? 0 : FirstLane<N>(index, panel_channels);
+      Access<A, N>::Store(Access<A, N>::Load(panel + (index * kCols + col) * N),
+                          row + k);
+    }
+    switch (width) {
+      case 2:
+        AddNeighbours<2>(row, channels, width, total);
+        break;
+      case 4:
+        AddNeighbours<4>(row, channels, width, total);
+        break;
+      case 8:
+        AddNeighbours<8>(row, channels, width, total);
+        break;
+      default:
+        AddNeighbours<0>(row, channels, width, total);
+        break;
     }
   }
 }
 
 // The dst channels [begin, end) of one tile.
-template <typename Isa, int kCols, typename T>
+template <typename Isa, int N, int kCols, typename T>
 void RunTile(const GatherProblem& problem, const Tile<T>& tile, const T* filter,
              int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
-  constexpr int N = Isa::template Lanes<A>();
   A panel[kCols * kPanelChannels];
   TileSums<T> sums = {panel, nullptr, tile.dst_step, tile.positions};
 
   const int64_t multiplier = problem.depth_multiplier;
   if (!problem.backward || multiplier == 1) {
-    for (int64_t c = begin; c < end; c += kPanelChannels) {
-      const int64_t left = end - c;
-      sums.dst = tile.dst + c;
-      SumTile<Isa, kCols>(problem, tile, filter, c,
-                          left < kPanelChannels ? left : kPanelChannels, sums);
-    }
+    sums.dst = tile.dst + begin;
+    SumTile<Isa, N, kCols>(problem, tile, filter, begin, end - begin, sums);
     return;
   }
 
@@ -358,39 +385,31 @@ void RunTile(const GatherProblem& problem, const Tile<T>& tile, const T* filter,
   for (int64_t c = begin; c < end; c += group) {
     const int64_t channels = end - c < group ? end - c : group;
     for (int col = 0; col < kCols; ++col) {
-      for (int64_t i = 0; i < channels + N && i < kPanelChannels; ++i) {
+      for (int64_t i = 0; i < channels; ++i) {
         total[col * kPanelChannels + i] = 0;
       }
     }
     for (int64_t q = 0; q < multiplier; q += part) {
       const int64_t width = multiplier - q < part ? multiplier - q : part;
-      SumTile<Isa, kCols>(problem, tile, filter, c * multiplier + q,
-                          channels * width, sums);
+      SumTile<Isa, N, kCols>(problem, tile, filter, c * multiplier + q,
+                             channels * width, sums);
       ReducePanel<N, kCols>(panel, channels, width, total);
     }
     for (int64_t col = 0; col < tile.positions; ++col) {
       const A* sum = total + col * kPanelChannels;
       T* dst = tile.dst + col * tile.dst_step + c;
-      int64_t i = 0;
-      for (; i + N <= channels; i += N) {
-        Access<T, N>::Store(Access<A, N>::Load(sum + i), dst + i);
-      }
-      if (i < channels) {
-        StoreSome<T, N>(Access<A, N>::Load(sum + i), dst + i,
-                        static_cast<int>(channels - i));
+      for (int64_t i = 0; i < channels; i += N) {
+        const int lanes = channels - i < N ? static_cast<int>(channels - i) : N;
+        StoreSome<T, N>(LoadSome<A, N>(sum + i, lanes), dst + i, lanes);
       }
     }
   }
 }
 
 // A unit of work is one dst row of one image for one block of channels.
-template <typename Isa, typename T>
-void GatherChannelsLast(const GatherProblem& problem, const void* src_data,
-                        const void* filter_data, void* dst_data, int64_t begin,
-                        int64_t end) {
-  const T* src = static_cast<const T*>(src_data);
-  const T* filter = static_cast<const T*>(filter_data);
-  T* dst = static_cast<T*>(dst_data);
+template <typename Isa, int N, typename T>
+void GatherRows(const GatherProblem& problem, const T* src, const T* filter,
+                T* dst, int64_t begin, int64_t end) {
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const int64_t out_depth = problem.in_depth * problem.depth_multiplier;
@@ -429,16 +448,31 @@ void GatherChannelsLast(const GatherProblem& problem, const void* src_data,
         tile.positions = left < size ? left : size;
         tile.dst = dst_row + (phase + done * cols.num_phases) * dst_depth;
         if (narrow) {
-          RunTile<Isa, Isa::kNarrowCols>(problem, tile, filter, first_channel,
-                                         last_channel);
+          RunTile<Isa, N, Isa::kNarrowCols>(problem, tile, filter,
+                                            first_channel, last_channel);
         } else {
-          RunTile<Isa, Isa::kWideCols>(problem, tile, filter, first_channel,
-                                       last_channel);
+          RunTile<Isa, N, Isa::kWideCols>(problem, tile, filter, first_channel,
+                                          last_channel);
         }
         done += size;
       }
     }
   }
+}
+
+template <typename Isa, typename T>
+void GatherChannelsLast(const GatherProblem& problem, const void* src,
+                        const void* filter, void* dst, int64_t begin,
+                        int64_t end) {
+  typedef typename AccumulatorOf<T>::type A;
+  constexpr int kLanes = Isa::kVectorBytes / sizeof(A);
+  constexpr int kFewLanes = 16 / sizeof(A);
+  const bool few_channels =
+      problem.in_depth * problem.depth_multiplier < kLanes;
+  const auto rows =
+      few_channels ? GatherRows<Isa, kFewLanes, T> : GatherRows<Isa, kLanes, T>;
+  rows(problem, static_cast<const T*>(src), static_cast<const T*>(filter),
+       static_cast<T*>(dst), begin, end);
 }
 
 }  // namespace

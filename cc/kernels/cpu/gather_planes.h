@@ -21,16 +21,15 @@ inline void AddScaled(const T* src, int64_t pitch, int64_t count, A weight,
   int64_t t = 0;
   if (pitch == 1) {
     for (; t + N <= count; t += N) {
-      const V sum = Access<A, N>::Load(acc + t) +
-                    Access<T, N>::Load(src + t) * weight;
+      const V sum =
+          Access<A, N>::Load(acc + t) + Access<T, N>::Load(src + t) * weight;
       Access<A, N>::Store(sum, acc + t);
     }
   }
   while (t < count) {
     const int lanes = count - t < N ? static_cast<int>(count - t) : N;
-    const V pixels = Collect<T, N>(src + t * pitch, lanes, [pitch](int lane) {
-      return lane * pitch;
-    });
+    const V pixels = Collect<T, N>(src + t * pitch, lanes,
+                                   [pitch](int lane) { return lane * pitch; });
     // The strip is a whole number of vectors long.
     const V sum = Access<A, N>::Load(acc + t) + pixels * weight;
     Access<A, N>::Store(sum, acc + t);
@@ -52,9 +51,8 @@ void AddPlane(const GatherProblem& problem, const T* plane, const T* filter,
     const TapRange row_taps = ClipToSource(rows, row_base, row_run.num_taps);
     for (int64_t m = row_taps.begin; m < row_taps.end; ++m) {
       const T* src_row = plane + (row_base + m * rows.pitch) * cols.src_size;
-      const T* filter_row =
-          filter + (row_run.first_tap + m * rows.tap_step) *
-                       cols.filter_size * filter_depth;
+      const T* filter_row = filter + (row_run.first_tap + m * rows.tap_step) *
+                                         cols.filter_size * filter_depth;
       TapRun col_run = first_col_run;
       for (int64_t col_index = 0;;) {
         for (int64_t tap = 0; tap < col_run.num_taps; ++tap) {
@@ -81,7 +79,7 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
                   const void* filter_data, void* dst_data, int64_t begin,
                   int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
-  constexpr int N = Isa::template Lanes<A>();
+  constexpr int N = Isa::kVectorBytes / sizeof(A);
   constexpr int kStrip = 256;
   const T* src = static_cast<const T*>(src_data);
   const T* filter = static_cast<const T*>(filter_data);
@@ -100,9 +98,8 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
     const int64_t row = unit % rows.dst_size;
     const int64_t channel = unit / rows.dst_size % dst_depth;
     const int64_t image = unit / rows.dst_size / dst_depth;
-    T* dst_row =
-        dst + ((image * dst_depth + channel) * rows.dst_size + row) *
-                  cols.dst_size;
+    T* dst_row = dst + ((image * dst_depth + channel) * rows.dst_size + row) *
+                           cols.dst_size;
     const T* src_image = src + image * src_depth * src_plane;
     const TapRun row_run = FirstRun(rows, row % rows.num_phases);
     for (int64_t phase = 0; phase < col_phases; ++phase) {

@@ -64,6 +64,9 @@ struct KernelTable {
   FilterGradientKernel filter_gradient_planes[kNumElementTypes];
 };
 
+// The largest channel_block of a gather over NHWC.
+inline constexpr int64_t kMaxChannelBlock = 256;
+
 // Filter channels in a unit of the channels-last filter gradient.
 inline constexpr int64_t kFilterGradientBlock = 16;
 

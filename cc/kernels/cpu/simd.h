@@ -81,8 +81,7 @@ inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
           : (magnitude >= 0x47800000u
                  ? infinite
                  : (magnitude < 0x38800000u ? subnormal : normal));
-  return __builtin_convertvector(result | (sign >> 16),
-                                 Vector<uint16_t, N>);
+  return __builtin_convertvector(result | (sign >> 16), Vector<uint16_t, N>);
 }
 
 template <int N>
@@ -98,8 +97,7 @@ inline Vector<uint16_t, N> NarrowToBFloat16(Vector<float, N> value) {
   const Bits all = BitCast<Bits>(value);
   const Bits rounded = (all + 0x7fffu + ((all >> 16) & 1u)) >> 16;
   const Bits quiet = (all >> 16) | 0x40u;
-  const Bits result =
-      (all & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+  const Bits result = (all & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
   return __builtin_convertvector(result, Vector<uint16_t, N>);
 }
 

@@ -1,0 +1,20 @@
+// The kernels for x86 with AVX2, FMA and F16C: 16 registers of 256 bits.
+
+#include "cc/kernels/cpu/make_kernel_table.h"
+
+namespace tf_dwgrad {
+namespace {
+
+struct Avx2 {
+  static constexpr int kVectorBytes = 32;
+  static constexpr int kWideCols = 7;
+  static constexpr int kNarrowCols = 4;
+  static constexpr int kMaxTaps = 7;
+};
+
+}  // namespace
+
+extern const KernelTable kAvx2Kernels;
+constexpr KernelTable kAvx2Kernels = MakeKernelTable<Avx2>("avx2");
+
+}  // namespace tf_dwgrad
