@@ -1,0 +1,93 @@
+// Every (position, tap, source) that a plan lists, against the definition.
+
+#include "cc/kernels/gather_plan.h"
+
+#include <map>
+#include <utility>
+
+#include "tests/cc/check.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// (dst position, tap) -> source.
+using Links = std::map<std::pair<int64_t, int64_t>, int64_t>;
+
+Links LinksOfPlan(const GatherPlan& plan) {
+  Links links;
+  int64_t positions = 0;
+  for (int64_t phase = 0; phase < PhaseCount(plan); ++phase) {
+    const int64_t size = PhaseSize(plan, phase);
+    for (int64_t t = 0; t < size; ++t) {
+      ++positions;
+      const int64_t dst = phase + t * plan.num_phases;
+      TapRun run = FirstRun(plan, phase);
+      for (int64_t index = 0;;) {
+        const int64_t base = run.first_src + t * plan.pitch;
+        const TapRange range = ClipToSource(plan, base, run.num_taps);
+        for (int64_t m = range.begin; m < range.end; ++m) {
+          const int64_t tap = run.first_tap + m * plan.tap_step;
+          const bool added =
+              links.emplace(std::make_pair(dst, tap), base + m * plan.pitch)
+                  .second;
+          CHECK_THAT(added,
+                     "position " << dst << " meets tap " << tap << " twice");
+        }
+        if (++index >= plan.num_runs) break;
+        NextRun(plan, index, &run);
+      }
+    }
+  }
+  CHECK_THAT(positions == plan.dst_size, "phases do not cover dst");
+  return links;
+}
+
+void TestAxis(int64_t in, int64_t filter, int64_t stride, int64_t dilation,
+              int64_t pad, int64_t pad_after) {
+  const int64_t room = in + pad + pad_after - ((filter - 1) * dilation + 1);
+  if (room < 0) return;
+  const int64_t out = room / stride + 1;
+  Links forward, backward;
+  for (int64_t i = 0; i < out; ++i) {
+    for (int64_t tap = 0; tap < filter; ++tap) {
+      const int64_t x = i * stride - pad + tap * dilation;
+      if (x < 0 || x >= in) continue;
+      forward[{i, tap}] = x;
+      backward[{x, tap}] = i;
+    }
+  }
+  CHECK_THAT(LinksOfPlan(MakeForwardPlan(in, out, filter, stride, dilation,
+                                         pad)) == forward,
+             "forward in=" << in << " filter=" << filter << " stride=" << stride
+                           << " dilation=" << dilation << " pad=" << pad);
+  CHECK_THAT(
+      LinksOfPlan(MakeInputGradientPlan(in, out, filter, stride, dilation,
+                                        pad)) == backward,
+      "input gradient in=" << in << " filter=" << filter << " stride=" << stride
+                           << " dilation=" << dilation << " pad=" << pad);
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+int main() {
+  for (int64_t in : {1, 2, 5, 12}) {
+    for (int64_t filter = 1; filter <= 6; ++filter) {
+      for (int64_t stride = 1; stride <= 7; ++stride) {
+        for (int64_t dilation = 1; dilation <= 7; ++dilation) {
+          for (int64_t pad : {0, 1, 3, 20}) {
+            for (int64_t pad_after : {0, 4}) {
+              tf_dwgrad::TestAxis(in, filter, stride, dilation, pad, pad_after);
+            }
+          }
+        }
+      }
+    }
+  }
+  // Strides and dilations at their limit must not overflow.
+  const int64_t most = 2147483647;
+  tf_dwgrad::TestAxis(3, 2, most, most, 0, most);
+  tf_dwgrad::TestAxis(3, 2, most, most - 1, most, most);
+  tf_dwgrad::TestAxis(3, 3, most - 1, most, most, most);
+  return tf_dwgrad::Finish();
+}
