@@ -1,7 +1,8 @@
 """Depthwise convolution and both gradients in float64, written from the definition.
 
-Nothing here is shared with the kernels: forward is a gather over taps and positions, and
-the gradients are its transposes, written as scatters. Tensors are NHWC.
+Nothing here is shared with the kernels: forward is a gather over taps and positions,
+and the gradients are its transposes, written as scatters. Tensors are NHWC. To judge
+float64 results, np.longdouble can be chosen as the precision.
 """
 
 from dataclasses import dataclass, field
@@ -132,19 +133,19 @@ def _taps(case):
                 )
 
 
-def forward(case, x, w):
-    """The output, float64, NHWC."""
-    y = np.zeros((*case.output_shape[:3], case.channels, case.multiplier))
-    x, w = x.astype(np.float64), w.astype(np.float64)
+def forward(case, x, w, precision=np.float64):
+    """The output in `precision`, NHWC."""
+    y = np.zeros((*case.output_shape[:3], case.channels, case.multiplier), precision)
+    x, w = x.astype(precision), w.astype(precision)
     for r, s, (oi, oj), (ii, ij) in _taps(case):
         y[:, oi, oj] += x[:, ii, ij, :, None] * w[r, s]
     return y.reshape(case.output_shape)
 
 
-def input_gradient(case, w, dy):
-    """The gradient with respect to the input, float64, NHWC."""
-    dx = np.zeros(case.input_shape)
-    w, dy = w.astype(np.float64), dy.astype(np.float64)
+def input_gradient(case, w, dy, precision=np.float64):
+    """The gradient with respect to the input in `precision`, NHWC."""
+    dx = np.zeros(case.input_shape, precision)
+    w, dy = w.astype(precision), dy.astype(precision)
     dy = dy.reshape(*case.output_shape[:3], case.channels, case.multiplier)
     for r, s, (oi, oj), (ii, ij) in _taps(case):
         # Within one tap no two outputs share an input, so += adds each of them.
@@ -152,10 +153,10 @@ def input_gradient(case, w, dy):
     return dx
 
 
-def filter_gradient(case, x, dy):
-    """The gradient with respect to the filter, float64."""
-    dw = np.zeros(case.filter_shape)
-    x, dy = x.astype(np.float64), dy.astype(np.float64)
+def filter_gradient(case, x, dy, precision=np.float64):
+    """The gradient with respect to the filter in `precision`."""
+    dw = np.zeros(case.filter_shape, precision)
+    x, dy = x.astype(precision), dy.astype(precision)
     dy = dy.reshape(*case.output_shape[:3], case.channels, case.multiplier)
     for r, s, (oi, oj), (ii, ij) in _taps(case):
         dw[r, s] += (x[:, ii, ij, :, None] * dy[:, oi, oj]).sum(axis=(0, 1, 2))
@@ -175,8 +176,8 @@ def terms(case):
 def random_case(rng, dtypes=tuple(DTYPES), data_formats=("NHWC", "NCHW")):
     """Draws a configuration with a non-empty output from the whole space.
 
-    Mostly small, so that thousands run in minutes; now and then a filter of up to 31x31,
-    1xN or Nx1, a filter larger than the image, or a large depth multiplier.
+    Mostly small, so that thousands run in minutes; now and then a filter of up to
+    31x31, 1xN or Nx1, a filter larger than the image, or a large depth multiplier.
     """
     while True:
         kernel = tuple(int(k) for k in rng.integers(1, 8, 2))
@@ -211,7 +212,9 @@ def random_case(rng, dtypes=tuple(DTYPES), data_formats=("NHWC", "NCHW")):
             strides=tuple(int(s) for s in rng.choice([1, 1, 2, 2, 3, 4, 5], 2)),
             dilations=tuple(int(d) for d in rng.choice([1, 1, 1, 2, 3, 4, 6], 2)),
             padding=str(rng.choice(["SAME", "VALID", "EXPLICIT"])),
-            pads=tuple(tuple(int(p) for p in pair) for pair in rng.integers(0, 6, (2, 2))),
+            pads=tuple(
+                tuple(int(p) for p in pair) for pair in rng.integers(0, 6, (2, 2))
+            ),
             data_format=str(rng.choice(list(data_formats))),
             dtype=str(rng.choice(list(dtypes))),
         )

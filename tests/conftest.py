@@ -1,0 +1,6 @@
+"""Settings that have to be made before any test file imports TensorFlow."""
+
+import os
+
+# Start-up chatter would bury the failing case; errors still show.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
