@@ -1,5 +1,6 @@
 """Finds, checks and opens the shared library that holds the ops."""
 
+import ctypes
 import json
 import os
 import sys
@@ -44,6 +45,18 @@ def build_info() -> dict[str, str]:
             f"tf_dwgrad is not built: {path} does not exist; run "
             f"'{rebuild_command()}' in the source tree"
         ) from None
+
+
+def cpu_isa() -> str:
+    """Returns the instruction set whose kernels run here: generic, avx2 or avx512.
+
+    It is the best that the CPU has; the environment variable ``TF_DWGRAD_MAX_ISA``
+    caps it.
+    """
+    load_ops()
+    function = ctypes.CDLL(op_library_path()).tf_dwgrad_cpu_isa
+    function.restype = ctypes.c_char_p
+    return function().decode()
 
 
 def rebuild_command() -> str:

@@ -6,6 +6,7 @@ import platform
 import tensorflow as tf
 
 import tf_dwgrad
+from tf_dwgrad._library import cpu_isa
 
 
 def cpu_model() -> str:
@@ -23,6 +24,7 @@ def cpu_model() -> str:
 def describe() -> dict[str, str]:
     """Returns the facts that a bug report needs, by name."""
     build = tf_dwgrad.build_info()
+    limit = os.environ.get("TF_DWGRAD_MAX_ISA")
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     return {
         "tf_dwgrad": tf_dwgrad.__version__,
@@ -33,7 +35,7 @@ def describe() -> dict[str, str]:
         "target": build["target"],
         "built on": build["build_date"],
         "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
-        "CPU kernels": "generic (128-bit vectors)",
+        "CPU kernels": cpu_isa() + (f" (TF_DWGRAD_MAX_ISA={limit})" if limit else ""),
         "devices TensorFlow sees": ", ".join(devices),
         "ops": "DwgradDepthwiseConv2d, DwgradDepthwiseConv2dBackpropInput, "
         "DwgradDepthwiseConv2dBackpropFilter",
