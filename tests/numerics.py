@@ -27,22 +27,25 @@ def accumulator_roundoff(dtype):
     return ROUNDOFF["float64" if dtype == "float64" else "float32"]
 
 
-def integer_operands(case, rng, largest_product_sum=None):
+def most_terms(case):
+    """At least as many products as any element of a result sums."""
+    taps = case.kernel[0] * case.kernel[1]
+    positions = case.batch * case.output_size(0) * case.output_size(1)
+    return max(taps * case.multiplier, positions)
+
+
+def integer_operands(case, rng):
     """Integers (x, w, dy) whose products and sums the accumulators hold exactly.
 
     Whatever the order of summation, then, the only rounding is the one to the type of
     the result. The magnitude varies from case to case: -1, 0, 1; one digit; as large as
     exactness permits (for half, as large as keeps most results finite).
-    `largest_product_sum` limits the sum of the absolute products further.
     """
-    taps = case.kernel[0] * case.kernel[1]
-    positions = case.batch * case.output_size(0) * case.output_size(1)
-    most_terms = max(taps * case.multiplier, positions)
-    limit = largest_product_sum or 1 / accumulator_roundoff(case.dtype)
-    largest = min(1 / ROUNDOFF[case.dtype], math.sqrt(limit / most_terms))
+    terms = most_terms(case)
+    largest = math.sqrt(1 / accumulator_roundoff(case.dtype) / terms)
     if case.dtype == "float16":
-        largest = min(largest, math.sqrt(65504 / math.sqrt(most_terms)))
-    largest = int(largest)
+        largest = min(largest, math.sqrt(65504 / math.sqrt(terms)))
+    largest = int(min(largest, 1 / ROUNDOFF[case.dtype]))
     assert largest >= 1, f"{case} sums too many products to be exact"
     magnitude = int(rng.choice([1, min(9, largest), largest, largest]))
     return tuple(

@@ -5,6 +5,8 @@ float64) followed by one rounding can be off by; a kernel that adds up half in h
 exceeds it.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numerics import (
@@ -70,7 +72,7 @@ def test_random_case_sweep(seed):
 )
 def test_long_sums(case, data_format, dtype):
     """Sums of thousands of products, where accumulating in 16 bits would show most."""
-    case = Case(**{**vars(case), "data_format": data_format, "dtype": dtype})
+    case = dataclasses.replace(case, data_format=data_format, dtype=dtype)
     check_rounding(case, seed=1)
 
 
