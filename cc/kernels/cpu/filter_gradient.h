@@ -67,15 +67,71 @@ void AddRowProducts(const T* input, int64_t input_step, const T* dy,
   for (int v = 0; v * N < channels; ++v) {
     const int64_t k = first_channel + v * N;
     const int64_t left = channels - v * N;
-    const int lanes = left < N ? static_cast<int>(left) : N;
     V sum = {};
-    for (int64_t j = 0; j < count; ++j) {
-      const V pixels = Collect<T, N>(
-          input + j * input_step, lanes,
-          [k, multiplier](int lane) { return (k + lane) / multiplier; });
-      sum += pixels * LoadSome<T, N>(dy + k + j * dy_step, lanes);
+    if (multiplier == 1 && left >= N) {
+      for (int64_t j = 0; j < count; ++j) {
+        sum += Access<T, N>::Load(input + k + j * input_step) *
+               Access<T, N>::Load(dy + k + j * dy_step);
+      }
+    } else {
+      const int lanes = left < N ? static_cast<int>(left) : N;
+      for (int64_t j = 0; j < count; ++j) {
+        const V pixels = Collect<T, N>(
+            input + j * input_step, lanes,
+            [k, multiplier](int lane) { return (k + lane) / multiplier; });
+        sum += pixels * LoadSome<T, N>(dy + k + j * dy_step, lanes);
+      }
     }
     total->part[v] += sum;
+  }
+}
+
+// One filter row for `channels` filter channels.
+template <int N, typename T>
+void FilterRowChannelsLast(const FilterGradientProblem& problem, const T* input,
+                           const T* dy, T* dw, int64_t tap_row,
+                           int64_t first_channel, int64_t channels) {
+  typedef ChannelSums<typename AccumulatorOf<T>::type, N> Sums;
+  const FilterGradientAxis& rows = problem.rows;
+  const FilterGradientAxis& cols = problem.cols;
+  const int64_t multiplier = problem.depth_multiplier;
+  const int64_t in_depth = problem.in_depth;
+  const int64_t out_depth = in_depth * multiplier;
+  const TapRange out_rows = PositionsInside(rows, tap_row);
+  for (int64_t first_tap = 0; first_tap < cols.filter;
+       first_tap += kTapsPerPass) {
+    const int64_t taps_left = cols.filter - first_tap;
+    const int64_t taps = taps_left < kTapsPerPass ? taps_left : kTapsPerPass;
+    Sums total[kTapsPerPass] = {};
+    for (int64_t image = 0; image < problem.batch; ++image) {
+      for (int64_t i = out_rows.begin; i < out_rows.end; ++i) {
+        const int64_t in_row =
+            i * rows.stride + tap_row * rows.dilation - rows.pad;
+        const T* input_row =
+            input + (image * rows.in + in_row) * cols.in * in_depth;
+        const T* dy_row = dy + (image * rows.out + i) * cols.out * out_depth;
+        for (int64_t t = 0; t < taps; ++t) {
+          const int64_t tap_col = first_tap + t;
+          const TapRange out_cols = PositionsInside(cols, tap_col);
+          const int64_t in_col =
+              out_cols.begin * cols.stride + tap_col * cols.dilation - cols.pad;
+          AddRowProducts<T, N>(input_row + in_col * in_depth,
+                               cols.stride * in_depth,
+                               dy_row + out_cols.begin * out_depth, out_depth,
+                               out_cols.end - out_cols.begin, channels,
+                               first_channel, multiplier, &total[t]);
+        }
+      }
+    }
+    for (int64_t t = 0; t < taps; ++t) {
+      T* tap_dw = dw + (tap_row * cols.filter + first_tap + t) * out_depth +
+                  first_channel;
+      for (int v = 0; v * N < channels; ++v) {
+        const int64_t left = channels - v * N;
+        StoreSome<T, N>(total[t].part[v], tap_dw + v * N,
+                        left < N ? static_cast<int>(left) : N);
+      }
+    }
   }
 }
 
@@ -84,58 +140,23 @@ void FilterGradientChannelsLast(const FilterGradientProblem& problem,
                                 const void* input_data, const void* dy_data,
                                 void* dw_data, int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
-  constexpr int N = Isa::kVectorBytes / sizeof(A);
-  typedef ChannelSums<A, N> Sums;
+  constexpr int kLanes = Isa::kVectorBytes / sizeof(A);
+  constexpr int kFewLanes = 16 / sizeof(A);
   const T* input = static_cast<const T*>(input_data);
   const T* dy = static_cast<const T*>(dy_data);
   T* dw = static_cast<T*>(dw_data);
-  const FilterGradientAxis& rows = problem.rows;
-  const FilterGradientAxis& cols = problem.cols;
-  const int64_t multiplier = problem.depth_multiplier;
-  const int64_t in_depth = problem.in_depth;
-  const int64_t out_depth = in_depth * multiplier;
-
+  const int64_t out_depth = problem.in_depth * problem.depth_multiplier;
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t tap_row = unit % rows.filter;
-    const int64_t first_channel = unit / rows.filter * kFilterGradientBlock;
-    const int64_t rest = out_depth - first_channel;
-    const int64_t channels =
-        rest < kFilterGradientBlock ? rest : kFilterGradientBlock;
-    const TapRange out_rows = PositionsInside(rows, tap_row);
-    for (int64_t first_tap = 0; first_tap < cols.filter;
-         first_tap += kTapsPerPass) {
-      const int64_t taps_left = cols.filter - first_tap;
-      const int64_t taps = taps_left < kTapsPerPass ? taps_left : kTapsPerPass;
-      Sums total[kTapsPerPass] = {};
-      for (int64_t image = 0; image < problem.batch; ++image) {
-        for (int64_t i = out_rows.begin; i < out_rows.end; ++i) {
-          const int64_t in_row =
-              i * rows.stride + tap_row * rows.dilation - rows.pad;
-          const T* input_row =
-              input + (image * rows.in + in_row) * cols.in * in_depth;
-          const T* dy_row = dy + (image * rows.out + i) * cols.out * out_depth;
-          for (int64_t t = 0; t < taps; ++t) {
-            const int64_t tap_col = first_tap + t;
-            const TapRange out_cols = PositionsInside(cols, tap_col);
-            const int64_t in_col = out_cols.begin * cols.stride +
-                                   tap_col * cols.dilation - cols.pad;
-            AddRowProducts<T, N>(input_row + in_col * in_depth,
-                                 cols.stride * in_depth,
-                                 dy_row + out_cols.begin * out_depth, out_depth,
-                                 out_cols.end - out_cols.begin, channels,
-                                 first_channel, multiplier, &total[t]);
-          }
-        }
-      }
-      for (int64_t t = 0; t < taps; ++t) {
-        T* taps_dw = dw + (tap_row * cols.filter + first_tap + t) * out_depth +
-                     first_channel;
-        for (int v = 0; v * N < channels; ++v) {
-          const int64_t left = channels - v * N;
-          StoreSome<T, N>(total[t].part[v], taps_dw + v * N,
-                          left < N ? static_cast<int>(left) : N);
-        }
-      }
+    const int64_t tap_row = unit % problem.rows.filter;
+    const int64_t first = unit / problem.rows.filter * kFilterGradientBlock;
+    const int64_t left = out_depth - first;
+    // A block that is not full has more whole vectors if they are short.
+    if (left >= kFilterGradientBlock) {
+      FilterRowChannelsLast<kLanes>(problem, input, dy, dw, tap_row, first,
+                                    kFilterGradientBlock);
+    } else {
+      FilterRowChannelsLast<kFewLanes>(problem, input, dy, dw, tap_row, first,
+                                       left);
     }
   }
 }
