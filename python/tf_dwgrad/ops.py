@@ -5,8 +5,10 @@ that derivatives of any order exist for every combination of attributes.
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_dwgrad._library import load_ops
@@ -26,12 +28,32 @@ def _ints(argument: str, values: Any) -> list[int]:
             # bool is an int and 1.0 == 1, but both are mistakes here.
             if isinstance(value, bool) or int(value) != value:
                 raise TypeError
+            if not -(2**63) <= value < 2**63:
+                raise ValueError
             result.append(int(value))
         return result
     except (TypeError, ValueError):
         raise ValueError(
-            f"{argument} must be a list of integers, but got {values!r}"
+            f"{argument} must be a list of 64-bit integers, but got {values!r}"
         ) from None
+
+
+def _sizes(argument: str, sizes: Any) -> Any:
+    """`sizes` unchanged, after the checks that TensorFlow's conversion lacks."""
+    if tf.is_tensor(sizes):
+        if sizes.dtype != tf.int32:
+            raise TypeError(
+                f"{argument} must be of type int32, but is of type {sizes.dtype.name}"
+            )
+    elif isinstance(sizes, (list, tuple, np.ndarray)):
+        # The conversion wraps what does not fit into int32: 2^32 + 1 becomes 1.
+        for size in sizes:
+            if isinstance(size, Integral) and not 0 <= size < 2**31:
+                raise ValueError(
+                    f"{argument} must hold integers between 0 and {2**31 - 1}, but "
+                    f"got {sizes!r}"
+                )
+    return sizes
 
 
 def _padding_attrs(padding: Padding) -> dict[str, Any]:
@@ -133,7 +155,7 @@ def depthwise_conv2d_backprop_input(
     Source: the op ``DepthwiseConv2dNativeBackpropInput`` of TensorFlow.
     """
     return _ops.dwgrad_depthwise_conv2d_backprop_input(
-        input_sizes=input_sizes,
+        input_sizes=_sizes("input_sizes", input_sizes),
         filter=filter,
         out_backprop=out_backprop,
         name=name,
@@ -195,7 +217,7 @@ def depthwise_conv2d_backprop_filter(
     """
     return _ops.dwgrad_depthwise_conv2d_backprop_filter(
         input=input,
-        filter_sizes=filter_sizes,
+        filter_sizes=_sizes("filter_sizes", filter_sizes),
         out_backprop=out_backprop,
         name=name,
         **_attrs(strides, padding, data_format, dilations),
