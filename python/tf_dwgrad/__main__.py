@@ -1,7 +1,9 @@
-"""The command line: ``python -m tf_dwgrad info | demo``."""
+"""The command line: ``python -m tf_dwgrad info | demo | bench``."""
 
 import argparse
 import sys
+
+from tf_dwgrad import bench, info
 
 
 def main() -> int:
@@ -13,12 +15,16 @@ def main() -> int:
     demo.add_argument(
         "--output", default="demo_output", help="where the plot and the model go"
     )
+    bench.add_arguments(
+        commands.add_parser("bench", help="the input gradient against TensorFlow's")
+    )
     arguments = parser.parse_args()
 
     if arguments.command == "info":
-        from tf_dwgrad import info
-
         return info.main()
+    if arguments.command == "bench":
+        return bench.run(arguments)
+    # Needs packages that the others do not.
     from tf_dwgrad import demo as demo_command
 
     return demo_command.main(arguments.output)

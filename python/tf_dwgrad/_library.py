@@ -11,7 +11,7 @@ import tensorflow as tf
 
 _PACKAGE = Path(__file__).resolve().parent
 # Lets a library built elsewhere (by Bazel, say) stand in for the installed one.
-_OVERRIDE = "TF_DWGRAD_OP_LIBRARY"
+OVERRIDE = "TF_DWGRAD_OP_LIBRARY"
 _SKIP_CHECK = "TF_DWGRAD_SKIP_VERSION_CHECK"
 
 _ops: Any = None
@@ -28,7 +28,7 @@ def op_library_path() -> str:
         >>> lib = tf.load_op_library(tf_dwgrad.op_library_path())
         >>> lib.dwgrad_depthwise_conv2d_backprop_input  # doctest: +SKIP
     """
-    return os.environ.get(_OVERRIDE) or str(_PACKAGE / "_tf_dwgrad_ops.so")
+    return os.environ.get(OVERRIDE) or str(_PACKAGE / "_tf_dwgrad_ops.so")
 
 
 def build_info() -> dict[str, str]:
@@ -86,7 +86,7 @@ def load_ops() -> Any:
     if _ops is not None:
         return _ops
     path = op_library_path()
-    if not os.environ.get(_OVERRIDE) and os.environ.get(_SKIP_CHECK) != "1":
+    if not os.environ.get(OVERRIDE) and os.environ.get(_SKIP_CHECK) != "1":
         check_version(build_info()["tensorflow"], tf.__version__)
     try:
         _ops = tf.load_op_library(path)

@@ -6,7 +6,7 @@ import platform
 import tensorflow as tf
 
 import tf_dwgrad
-from tf_dwgrad._library import cpu_isa
+from tf_dwgrad._library import OVERRIDE, cpu_isa
 
 
 def cpu_model() -> str:
@@ -23,17 +23,18 @@ def cpu_model() -> str:
 
 def describe() -> dict[str, str]:
     """Returns the facts that a bug report needs, by name."""
-    build = tf_dwgrad.build_info()
+    # A library that stands in for the installed one says nothing of its build.
+    build = {} if OVERRIDE in os.environ else tf_dwgrad.build_info()
     limit = os.environ.get("TF_DWGRAD_MAX_ISA")
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     return {
         "tf_dwgrad": tf_dwgrad.__version__,
         "library": tf_dwgrad.op_library_path(),
-        "built for TensorFlow": build["tensorflow"],
+        "built for TensorFlow": build.get("tensorflow", "unknown"),
         "running TensorFlow": tf.__version__,
-        "compiler": build["compiler"],
-        "target": build["target"],
-        "built on": build["build_date"],
+        "compiler": build.get("compiler", "unknown"),
+        "target": build.get("target", "unknown"),
+        "built on": build.get("build_date", "unknown"),
         "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
         "CPU kernels": cpu_isa() + (f" (TF_DWGRAD_MAX_ISA={limit})" if limit else ""),
         "devices TensorFlow sees": ", ".join(devices),
