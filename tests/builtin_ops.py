@@ -11,6 +11,7 @@ import json
 
 import numpy as np
 import tensorflow as tf
+import tf_dwgrad
 from numerics import (
     OPS,
     ROUNDOFF,
@@ -207,6 +208,7 @@ def main():
     tf.get_logger().setLevel("ERROR")  # a function per case is meant
     report = {
         "onednn": bool(test_util.IsMklEnabled()),
+        "library": tf_dwgrad.op_library_path(),
         "compared": {},
         "unsupported": 0,
         "errors": [],

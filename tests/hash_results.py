@@ -4,6 +4,7 @@ Usage: python hash_results.py <threads> <repetitions>. The number of threads is 
 before TensorFlow starts its pool, so test_threads.py runs one process per number.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -27,18 +28,16 @@ def cases():
         Case(2, (9, 10), 2, 200, (3, 3), padding="EXPLICIT", pads=((1, 2), (0, 3))),
         Case(2, (1, 1), 33, 2, (1, 1)),
     ]
-    for shape, data_format, dtype in itertools.product(
-        shapes, ("NHWC", "NCHW"), DTYPES
-    ):
-        yield Case(**{**vars(shape), "data_format": data_format, "dtype": dtype})
+    for case, data_format, dtype in itertools.product(shapes, ("NHWC", "NCHW"), DTYPES):
+        yield dataclasses.replace(case, data_format=data_format, dtype=dtype)
 
 
 def main():
     threads, repetitions = int(sys.argv[1]), int(sys.argv[2])
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     hashes = {}
-    for case in cases():
-        operands = normal_operands(case, np.random.default_rng(0))
+    for seed, case in enumerate(cases()):
+        operands = normal_operands(case, np.random.default_rng(seed))
         for _ in range(repetitions):
             results = run_ops(case, *operands)
             for name in OPS:

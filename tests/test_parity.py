@@ -74,6 +74,11 @@ def test_builtin_agrees(report, name, mode):
         assert report["compared"][f"{dtype} {name} {mode}"] >= 24
 
 
+def test_subprocesses_use_the_same_library(reports):
+    for report in reports.values():
+        assert report["library"] == tf_dwgrad.op_library_path()
+
+
 def test_onednn_was_what_the_environment_says(reports):
     assert not reports[False]["onednn"]
     if reports[True]["onednn"]:
