@@ -57,7 +57,7 @@ class Row:
 
     name: str
     changes: dict
-    # Each of these must appear; spaces do not count.
+    # Each of these, or one of each tuple, must appear; spaces do not count.
     says: tuple
     ways: tuple = WAYS
     data_format: str = "NHWC"
@@ -170,7 +170,12 @@ def check(isolated, op, row, ways):
             continue
         if kind not in row.errors:
             problems.append(f"{way}: {kind} {message[-300:]}")
-        missing = [word for word in row.says if word not in message.replace(" ", "")]
+        message = message.replace(" ", "")
+        missing = [
+            words
+            for words in row.says
+            if not any(w in message for w in ([words] if type(words) is str else words))
+        ]
         if missing:
             problems.append(f"{way}: {missing} not in {kind} {message[-300:]}")
     assert not problems, "\n".join(problems)
@@ -225,6 +230,8 @@ def sizes_rows(op):
     }
     for label, value in values.items():
         says = (name, text(value))
+        if len(value) != 4:
+            says = (name, "4elements", (text(value), f"got{len(value)}elements"))
         if min(value) < -1:
             # TensorFlow itself refuses such a constant while it builds the graph, in
             # words of its own, before the op is asked.
