@@ -1,6 +1,5 @@
 """Builds the op library with CMake against the TensorFlow of this interpreter."""
 
-import json
 import os
 import re
 import shutil
@@ -52,7 +51,7 @@ def find_tensorflow():
         sys.exit(
             "tf_dwgrad is built against an installed TensorFlow and "
             f"{sys.executable} has none: first run '{sys.executable} -m pip install "
-            "\"tensorflow>=2.21,<2.22\"', then install tf_dwgrad with "
+            '"tensorflow>=2.21,<2.22"\', then install tf_dwgrad with '
             "'pip install --no-build-isolation .'"
         )
     return found
@@ -72,8 +71,8 @@ class BuildWithCMake(build_ext):
         cmake = shutil.which("cmake")
         if cmake is None:
             sys.exit("tf_dwgrad needs CMake: run 'python -m pip install cmake'")
-        if not any(shutil.which(c) for c in (os.environ.get("CXX"), "c++", "g++")
-                   if c):
+        compilers = [os.environ.get("CXX"), "c++", "g++", "clang++"]
+        if not any(name and shutil.which(name) for name in compilers):
             sys.exit(
                 "tf_dwgrad needs a C++17 compiler: install one, on Debian and Ubuntu "
                 "with 'apt-get install g++', or name one in the variable CXX"
@@ -82,17 +81,6 @@ class BuildWithCMake(build_ext):
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         build_dir = ROOT / "build" / f"python{version}"
         build_dir.mkdir(parents=True, exist_ok=True)
-        # A tree configured by another CMake (pip's isolated one is gone
-        # afterwards) or for another interpreter is started afresh.
-        cache = build_dir / "CMakeCache.txt"
-        stamp = build_dir / "configured_with"
-        identity = f"{cmake}\n{sys.executable}\n"
-        if cache.exists() and (
-            not stamp.exists() or stamp.read_text() != identity
-        ):
-            cache.unlink()
-            shutil.rmtree(build_dir / "CMakeFiles", ignore_errors=True)
-        stamp.write_text(identity)
         jobs = str(os.cpu_count() or 1)
         for command in (
             [
@@ -108,7 +96,7 @@ class BuildWithCMake(build_ext):
             ],
             [cmake, "--build", str(build_dir), "--parallel", jobs],
         ):
-            result = subprocess.run(command, env=clean_environment(), check=False)
+            result = subprocess.run(command, check=False)
             if result.returncode != 0:
                 sys.exit(f"tf_dwgrad: '{' '.join(command)}' failed; see above")
         if self.inplace:
@@ -118,7 +106,6 @@ class BuildWithCMake(build_ext):
         target.mkdir(parents=True, exist_ok=True)
         for name in (LIBRARY, BUILD_INFO):
             shutil.copy2(build_dir / name, target / name)
-        json.loads((target / BUILD_INFO).read_text())
 
     def get_outputs(self):
         return [

@@ -6,7 +6,9 @@
 
 if(NOT TARGET TensorFlow::framework)
   execute_process(
-    COMMAND "${CMAKE_COMMAND}" -E env --unset=PYTHONPATH TF_CPP_MIN_LOG_LEVEL=3
+    # Without what pip's build isolation puts in front of the user's packages.
+    COMMAND "${CMAKE_COMMAND}" -E env --unset=PYTHONPATH
+            --unset=PYTHONNOUSERSITE TF_CPP_MIN_LOG_LEVEL=3
             "${Python_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/tensorflow_probe.py"
     OUTPUT_VARIABLE probe_output
     ERROR_VARIABLE probe_error
