@@ -23,6 +23,12 @@ std::string Indexed(const char* argument, int index) {
   return std::string(argument) + "[" + std::to_string(index) + "]";
 }
 
+// The argument that spells the shape of the result.
+const char* SizesArgument(ConvOp op) {
+  const ArgumentNames names = NamesFor(op);
+  return op == ConvOp::kBackpropFilter ? names.filter : names.input;
+}
+
 // strides and dilations obey the same rules.
 ErrorMessage CheckWindowList(const char* argument,
                              const std::vector<int64_t>& values,
@@ -118,7 +124,6 @@ ErrorMessage CheckDimensions(const char* argument, const Shape4& shape,
                              int row_dim, int col_dim) {
   int64_t elements = 1;
   bool overflow = false;
-  bool empty = false;
   for (int i = 0; i < 4; ++i) {
     if (shape[i] == kUnknown) continue;
     if (shape[i] < 0) {
@@ -129,13 +134,15 @@ ErrorMessage CheckDimensions(const char* argument, const Shape4& shape,
       return Indexed(argument, i) + " must be at most " +
              std::to_string(kMaxSpatial) + ", but got " + ToString(shape);
     }
-    empty = empty || shape[i] == 0;
+    // In this order, because TensorFlow's shapes count in it: a zero helps only
+    // the sizes behind it.
     overflow =
         overflow || __builtin_mul_overflow(elements, shape[i], &elements);
   }
-  if (overflow && !empty) {
+  if (overflow) {
     return std::string(argument) +
-           " must have fewer than 2^63 elements, but its shape is " +
+           " must have fewer than 2^63 elements, multiplied in order, but its "
+           "shape is " +
            ToString(shape);
   }
   return {};
@@ -319,11 +326,14 @@ ErrorMessage ParseAttributes(const RawAttributes& raw,
   return {};
 }
 
+ErrorMessage SizesLengthError(ConvOp op, int64_t length) {
+  return std::string(SizesArgument(op)) + " must have 4 elements, but got " +
+         std::to_string(length) + " elements";
+}
+
 ErrorMessage ShapeFromSizes(ConvOp op, const std::vector<int64_t>& sizes,
                             bool allow_unknown, Shape4* shape) {
-  const ArgumentNames names = NamesFor(op);
-  const char* argument =
-      op == ConvOp::kBackpropFilter ? names.filter : names.input;
+  const char* argument = SizesArgument(op);
   if (sizes.size() != 4) {
     return std::string(argument) + " must have 4 elements, but got " +
            ListToString(sizes);

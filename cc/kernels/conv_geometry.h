@@ -110,6 +110,9 @@ struct ConvShapes {
                                           const std::vector<int64_t>& sizes,
                                           bool allow_unknown, Shape4* shape);
 
+// The sentence for sizes of which only the number is known, and is not 4.
+ErrorMessage SizesLengthError(ConvOp op, int64_t length);
+
 // The sentence for a tensor that is not of the rank the op expects.
 ErrorMessage RankError(const char* argument, int64_t rank, int64_t expected);
 

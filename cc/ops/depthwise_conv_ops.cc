@@ -46,21 +46,20 @@ absl::Status ReadShape(InferenceContext* c, int index, const char* argument,
 absl::Status ReadSizes(InferenceContext* c, int index, ConvOp op,
                        const char* argument, Shape4* shape) {
   const ShapeHandle handle = c->input(index);
-  if (c->RankKnown(handle)) {
-    if (c->Rank(handle) != 1) {
-      return ToStatus(RankError(argument, c->Rank(handle), 1));
-    }
-    const int64_t length = c->Value(c->Dim(handle, 0));
-    if (length != kUnknown && length != 4) {
-      return ToStatus(ShapeFromSizes(op, std::vector<int64_t>(length, 0),
-                                     /*allow_unknown=*/true, shape));
-    }
+  if (c->RankKnown(handle) && c->Rank(handle) != 1) {
+    return ToStatus(RankError(argument, c->Rank(handle), 1));
   }
   std::vector<int64_t> sizes(4, kUnknown);
   if (const tensorflow::Tensor* value = c->input_tensor(index)) {
     const auto flat = value->flat<int32_t>();
     sizes.assign(flat.data(), flat.data() + flat.size());
     return ToStatus(ShapeFromSizes(op, sizes, /*allow_unknown=*/false, shape));
+  }
+  if (c->RankKnown(handle)) {
+    const int64_t length = c->Value(c->Dim(handle, 0));
+    if (length != kUnknown && length != 4) {
+      return ToStatus(SizesLengthError(op, length));
+    }
   }
   ShapeHandle partial;
   TF_RETURN_IF_ERROR(c->MakeShapeFromShapeTensor(index, &partial));
