@@ -1,0 +1,88 @@
+# Builds, tests and demonstrates tf_dwgrad in an environment of its own, .venv.
+# PYTHON=python3.12 chooses the interpreter, CXX=clang++ the compiler.
+
+BIN := .venv/bin
+PYTHON_IN_VENV := $(BIN)/python
+OUTPUT ?= demo_output
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+
+# What goes into the package. Folders too: their times change when a file is deleted.
+SOURCES := setup.py pyproject.toml CMakeLists.txt README.md \
+  $(shell find cc cmake python/tf_dwgrad ! -path '*/__pycache__*' \
+            \( -type d -o -name '*.cc' -o -name '*.h' -o -name '*.py' \
+               -o -name '*.csv' -o -name '*.in' -o -name '*.lds' \
+               -o -name '*.cmake' \))
+
+# The tools of .venv come first. The flags of this make mean nothing to the makes
+# that CMake starts.
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MAKEFLAGS= MFLAGS=
+# Hides "failed call to cuInit", which every machine without a GPU gets.
+QUIET := TF_CPP_MIN_LOG_LEVEL=3
+CXX_FILES = $$(git ls-files '*.cc' '*.h')
+
+ifdef PYTHON
+export PYTHON
+endif
+# The demo and the tests run what is installed, not what lies in the tree.
+unexport PYTHONPATH PYTHONHOME TF_DWGRAD_OP_LIBRARY TF_DWGRAD_SKIP_VERSION_CHECK
+
+.PHONY: help demo test cc-test python-test sweep lint format clean distclean FORCE
+
+help:  ## this list
+	@echo "Targets (PYTHON=python3.12 make test chooses the interpreter):"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
+
+demo: .venv/installed  ## train, check and time on real input
+	@echo "== Running the demo"
+	@$(QUIET) $(PYTHON_IN_VENV) -m tf_dwgrad demo --output "$(OUTPUT)"
+
+test: cc-test python-test  ## all tests but the sweep
+
+cc-test: .venv/ready  ## the C++ tests
+	@echo "== Building the C++ tests"
+	@$(IN_VENV) cmake -S . -B build/cc-tests -G "Unix Makefiles" \
+	  -DTF_DWGRAD_BUILD_LIBRARY=OFF -DTF_DWGRAD_BUILD_TESTS=ON \
+	  --log-level=WARNING >/dev/null
+	@$(IN_VENV) cmake --build build/cc-tests --parallel $(JOBS) -- --quiet
+	@echo "== Running the C++ tests"
+	@$(IN_VENV) ctest --test-dir build/cc-tests --output-on-failure
+
+python-test: .venv/installed  ## the Python tests, on the installed package
+	@echo "== Running the Python tests"
+	@$(PYTHON_IN_VENV) -m pytest tests
+
+sweep: .venv/installed  ## thousands of random cases
+	@echo "== Running the sweep"
+	@$(PYTHON_IN_VENV) -m pytest -m sweep tests
+
+lint: .venv/ready  ## check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: .venv/ready  ## format all sources
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build demo_output python/*.egg-info .pytest_cache .ruff_cache
+	rm -f .venv/installed
+
+distclean: clean  ## remove .venv as well
+	rm -rf .venv
+
+# The script finds out by itself whether there is anything to do.
+.venv/ready: FORCE
+	@tools/set_up_environment.sh
+
+# Objects in build/python3.x stay, so that CMake compiles only what changed; Python files
+# in build/lib* would outlive their deletion from the tree.
+.venv/installed: .venv/ready $(SOURCES)
+	@echo "== Building and installing tf_dwgrad"
+	@rm -rf build/lib* build/bdist*
+	@$(IN_VENV) $(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check \
+	  --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+FORCE:
