@@ -13,26 +13,39 @@
 namespace tf_dwgrad {
 namespace {
 
+// acc[t] += weight * src[t] for as many whole vectors as [t, count) holds.
+// Returns the t that is left.
+template <int N, typename T, typename A>
+inline int64_t AddScaledVectors(const T* src, int64_t t, int64_t count,
+                                A weight, A* acc) {
+  for (; t + N <= count; t += N) {
+    const Vector<A, N> sum =
+        Access<A, N>::Load(acc + t) + Access<T, N>::Load(src + t) * weight;
+    Access<A, N>::Store(sum, acc + t);
+  }
+  return t;
+}
+
 // acc[t] += weight * src[t * pitch] for t in [0, count).
 template <int N, typename T, typename A>
 inline void AddScaled(const T* src, int64_t pitch, int64_t count, A weight,
                       A* acc) {
-  typedef Vector<A, N> V;
+  constexpr int kFewLanes = 16 / sizeof(A);
   int64_t t = 0;
   if (pitch == 1) {
-    for (; t + N <= count; t += N) {
-      const V sum =
-          Access<A, N>::Load(acc + t) + Access<T, N>::Load(src + t) * weight;
-      Access<A, N>::Store(sum, acc + t);
-    }
+    t = AddScaledVectors<N>(src, t, count, weight, acc);
+    t = AddScaledVectors<kFewLanes>(src, t, count, weight, acc);
   }
   while (t < count) {
-    const int lanes = count - t < N ? static_cast<int>(count - t) : N;
-    const V pixels = Collect<T, N>(src + t * pitch, lanes,
-                                   [pitch](int lane) { return lane * pitch; });
-    // The strip is a whole number of vectors long.
-    const V sum = Access<A, N>::Load(acc + t) + pixels * weight;
-    Access<A, N>::Store(sum, acc + t);
+    const int lanes =
+        count - t < kFewLanes ? static_cast<int>(count - t) : kFewLanes;
+    const Vector<A, kFewLanes> pixels = Collect<T, kFewLanes>(
+        src + t * pitch, lanes, [pitch](int lane) { return lane * pitch; });
+    // Neighbours that this tap does not reach stay as they are: an infinite
+    // weight times the padding of the vector would reach them.
+    StoreSome<A, kFewLanes>(
+        LoadSome<A, kFewLanes>(acc + t, lanes) + pixels * weight, acc + t,
+        lanes);
     t += lanes;
   }
 }
