@@ -60,7 +60,7 @@ choose_python() {
 # The real interpreter behind a command or an environment, and its version.
 identity() {
   "$1" -c 'import os, sys
-print(os.path.realpath(sys.executable), sys.version.split()[0])'
+print(os.path.realpath(sys.executable), "%d.%d" % sys.version_info[:2])'
 }
 
 check_compiler() {
@@ -103,7 +103,7 @@ else
 fi
 # The scripts in an environment hold its path.
 wanted="$(identity "$python") in $PWD"
-[[ "$(cat "$VENV/made_with" 2>/dev/null)" == "$wanted" ]] || {
+if [[ "$(cat "$VENV/made_with" 2>/dev/null)" != "$wanted" ]]; then
   "$python" -c "import ensurepip, venv" >/dev/null 2>&1 ||
     fail "$python cannot make environments: install its venv module, on Debian and Ubuntu with 'apt-get install $("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')'"
   step "Making $VENV with $("$python" --version)"
@@ -111,7 +111,7 @@ wanted="$(identity "$python") in $PWD"
   python="$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')"
   "$python" -m venv --clear "$VENV" || fail "'$python -m venv $VENV' failed; see above"
   echo "$wanted" >"$VENV/made_with"
-}
+fi
 
 if ! cmp -s "$REQUIREMENTS" "$READY"; then
   step "Installing TensorFlow and tools into $VENV (some 2 GB; minutes)"
