@@ -384,31 +384,31 @@ ErrorMessage CompleteShapes(ConvOp op, const ConvAttributes& attributes,
 }
 
 ErrorMessage MakeGeometry(ConvOp op, const ConvAttributes& attributes,
-                          ConvShapes shapes, ConvGeometry* geometry) {
-  ErrorMessage error = CompleteShapes(op, attributes, &shapes);
+                          ConvShapes* shapes, ConvGeometry* geometry) {
+  ErrorMessage error = CompleteShapes(op, attributes, shapes);
   if (!error.empty()) return error;
   const ArgumentNames names = NamesFor(op);
   for (int i = 0; i < 4; ++i) {
-    if (shapes.input[i] == kUnknown || shapes.filter[i] == kUnknown ||
-        shapes.output[i] == kUnknown) {
+    if (shapes->input[i] == kUnknown || shapes->filter[i] == kUnknown ||
+        shapes->output[i] == kUnknown) {
       return std::string("the shapes do not determine the problem: ") +
-             names.input + " " + ToString(shapes.input) + ", " + names.filter +
-             " " + ToString(shapes.filter) + ", " + names.output + " " +
-             ToString(shapes.output);
+             names.input + " " + ToString(shapes->input) + ", " + names.filter +
+             " " + ToString(shapes->filter) + ", " + names.output + " " +
+             ToString(shapes->output);
     }
   }
   const int row_dim = attributes.row_dim();
   const int col_dim = attributes.col_dim();
   geometry->data_format = attributes.data_format;
-  geometry->batch = shapes.input[0];
-  geometry->in_depth = shapes.filter[2];
-  geometry->depth_multiplier = shapes.filter[3];
+  geometry->batch = shapes->input[0];
+  geometry->in_depth = shapes->filter[2];
+  geometry->depth_multiplier = shapes->filter[3];
   geometry->rows =
-      MakeAxis(attributes.padding, attributes.rows, shapes.input[row_dim],
-               shapes.output[row_dim], shapes.filter[0]);
+      MakeAxis(attributes.padding, attributes.rows, shapes->input[row_dim],
+               shapes->output[row_dim], shapes->filter[0]);
   geometry->cols =
-      MakeAxis(attributes.padding, attributes.cols, shapes.input[col_dim],
-               shapes.output[col_dim], shapes.filter[1]);
+      MakeAxis(attributes.padding, attributes.cols, shapes->input[col_dim],
+               shapes->output[col_dim], shapes->filter[1]);
   return {};
 }
 

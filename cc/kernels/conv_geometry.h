@@ -90,17 +90,23 @@ struct ConvShapes {
   Shape4 output = {kUnknown, kUnknown, kUnknown, kUnknown};
 };
 
+inline const Shape4& ResultShape(ConvOp op, const ConvShapes& shapes) {
+  return op == ConvOp::kForward         ? shapes.output
+         : op == ConvOp::kBackpropInput ? shapes.input
+                                        : shapes.filter;
+}
+
 // Checks what is known of the three shapes against each other and fills in what
 // follows from the rest. Messages use the argument names of `op`.
 [[nodiscard]] ErrorMessage CompleteShapes(ConvOp op,
                                           const ConvAttributes& attributes,
                                           ConvShapes* shapes);
 
-// As CompleteShapes for shapes that are known well enough to leave nothing
-// open; turns them into the problem that the kernels solve.
+// As CompleteShapes, for shapes that leave nothing open; turns them into the
+// problem that the kernels solve.
 [[nodiscard]] ErrorMessage MakeGeometry(ConvOp op,
                                         const ConvAttributes& attributes,
-                                        ConvShapes shapes,
+                                        ConvShapes* shapes,
                                         ConvGeometry* geometry);
 
 // Turns the value of `input_sizes` or `filter_sizes` into a shape.

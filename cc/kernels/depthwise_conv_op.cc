@@ -4,14 +4,13 @@
 
 #define EIGEN_USE_THREADS
 
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "cc/kernels/conv_geometry.h"
 #include "cc/kernels/cpu/cpu_kernel.h"
+#include "cc/kernels/read_attributes.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/register_types.h"
 #include "unsupported/Eigen/CXX11/Tensor"
 
 namespace tf_dwgrad {
@@ -43,10 +42,6 @@ constexpr ElementType ElementTypeOf<double>() {
   return ElementType::kFloat64;
 }
 
-absl::Status ToStatus(const ErrorMessage& error) {
-  return error.empty() ? absl::OkStatus() : absl::InvalidArgumentError(error);
-}
-
 absl::Status ReadShape(const Tensor& tensor, const char* argument,
                        Shape4* shape) {
   if (tensor.dims() != 4) {
@@ -70,29 +65,19 @@ template <ConvOp op, typename T>
 class DepthwiseConvOp : public OpKernel {
  public:
   explicit DepthwiseConvOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    RawAttributes raw;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("strides", &raw.strides));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("padding", &raw.padding));
-    OP_REQUIRES_OK(ctx,
-                   ctx->GetAttr("explicit_paddings", &raw.explicit_paddings));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("data_format", &raw.data_format));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("dilations", &raw.dilations));
-    OP_REQUIRES_OK(ctx, ToStatus(ParseAttributes(raw, &attributes_)));
+    OP_REQUIRES_OK(ctx, ReadAttributes(ctx, &attributes_));
   }
 
   void Compute(OpKernelContext* ctx) override {
     ConvShapes shapes;
     OP_REQUIRES_OK(ctx, ReadOperandShapes(ctx, &shapes));
-    // The forward op's output follows from its operands; the gradients' must
-    // agree with all three.
-    OP_REQUIRES_OK(ctx, ToStatus(CompleteShapes(op, attributes_, &shapes)));
     ConvGeometry geometry;
     OP_REQUIRES_OK(ctx,
-                   ToStatus(MakeGeometry(op, attributes_, shapes, &geometry)));
+                   ToStatus(MakeGeometry(op, attributes_, &shapes, &geometry)));
 
     TensorShape result_shape;
-    OP_REQUIRES_OK(
-        ctx, TensorShape::BuildTensorShape(ResultShape(shapes), &result_shape));
+    OP_REQUIRES_OK(ctx, TensorShape::BuildTensorShape(ResultShape(op, shapes),
+                                                      &result_shape));
     Tensor* result = nullptr;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, result_shape, &result));
 
@@ -139,12 +124,6 @@ class DepthwiseConvOp : public OpKernel {
           ReadShape(ctx->input(2), names.output, &shapes->output));
     }
     return absl::OkStatus();
-  }
-
-  static const Shape4& ResultShape(const ConvShapes& shapes) {
-    if constexpr (op == ConvOp::kBackpropInput) return shapes.input;
-    if constexpr (op == ConvOp::kBackpropFilter) return shapes.filter;
-    return shapes.output;
   }
 
   ConvAttributes attributes_;

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "cc/kernels/conv_geometry.h"
+#include "cc/kernels/read_attributes.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
@@ -14,20 +15,6 @@ namespace {
 using ::tensorflow::shape_inference::DimensionHandle;
 using ::tensorflow::shape_inference::InferenceContext;
 using ::tensorflow::shape_inference::ShapeHandle;
-
-absl::Status ToStatus(const ErrorMessage& error) {
-  return error.empty() ? absl::OkStatus() : absl::InvalidArgumentError(error);
-}
-
-absl::Status ReadAttributes(InferenceContext* c, ConvAttributes* attributes) {
-  RawAttributes raw;
-  TF_RETURN_IF_ERROR(c->GetAttr("strides", &raw.strides));
-  TF_RETURN_IF_ERROR(c->GetAttr("padding", &raw.padding));
-  TF_RETURN_IF_ERROR(c->GetAttr("explicit_paddings", &raw.explicit_paddings));
-  TF_RETURN_IF_ERROR(c->GetAttr("data_format", &raw.data_format));
-  TF_RETURN_IF_ERROR(c->GetAttr("dilations", &raw.dilations));
-  return ToStatus(ParseAttributes(raw, attributes));
-}
 
 // The static shape of a 4-D operand.
 absl::Status ReadShape(InferenceContext* c, int index, const char* argument,
@@ -77,41 +64,27 @@ void SetOutputShape(InferenceContext* c, const Shape4& shape) {
   c->set_output(0, c->MakeShape(dims));
 }
 
-absl::Status InferForward(InferenceContext* c) {
+template <ConvOp op>
+absl::Status InferShape(InferenceContext* c) {
+  const ArgumentNames names = NamesFor(op);
   ConvAttributes attributes;
   TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
   ConvShapes shapes;
-  TF_RETURN_IF_ERROR(ReadShape(c, 0, "input", &shapes.input));
-  TF_RETURN_IF_ERROR(ReadShape(c, 1, "filter", &shapes.filter));
-  TF_RETURN_IF_ERROR(
-      ToStatus(CompleteShapes(ConvOp::kForward, attributes, &shapes)));
-  SetOutputShape(c, shapes.output);
-  return absl::OkStatus();
-}
-
-absl::Status InferBackpropInput(InferenceContext* c) {
-  constexpr ConvOp op = ConvOp::kBackpropInput;
-  ConvAttributes attributes;
-  TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
-  ConvShapes shapes;
-  TF_RETURN_IF_ERROR(ReadSizes(c, 0, op, "input_sizes", &shapes.input));
-  TF_RETURN_IF_ERROR(ReadShape(c, 1, "filter", &shapes.filter));
-  TF_RETURN_IF_ERROR(ReadShape(c, 2, "out_backprop", &shapes.output));
+  if constexpr (op == ConvOp::kBackpropInput) {
+    TF_RETURN_IF_ERROR(ReadSizes(c, 0, op, names.input, &shapes.input));
+  } else {
+    TF_RETURN_IF_ERROR(ReadShape(c, 0, names.input, &shapes.input));
+  }
+  if constexpr (op == ConvOp::kBackpropFilter) {
+    TF_RETURN_IF_ERROR(ReadSizes(c, 1, op, names.filter, &shapes.filter));
+  } else {
+    TF_RETURN_IF_ERROR(ReadShape(c, 1, names.filter, &shapes.filter));
+  }
+  if constexpr (op != ConvOp::kForward) {
+    TF_RETURN_IF_ERROR(ReadShape(c, 2, names.output, &shapes.output));
+  }
   TF_RETURN_IF_ERROR(ToStatus(CompleteShapes(op, attributes, &shapes)));
-  SetOutputShape(c, shapes.input);
-  return absl::OkStatus();
-}
-
-absl::Status InferBackpropFilter(InferenceContext* c) {
-  constexpr ConvOp op = ConvOp::kBackpropFilter;
-  ConvAttributes attributes;
-  TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
-  ConvShapes shapes;
-  TF_RETURN_IF_ERROR(ReadShape(c, 0, "input", &shapes.input));
-  TF_RETURN_IF_ERROR(ReadSizes(c, 1, op, "filter_sizes", &shapes.filter));
-  TF_RETURN_IF_ERROR(ReadShape(c, 2, "out_backprop", &shapes.output));
-  TF_RETURN_IF_ERROR(ToStatus(CompleteShapes(op, attributes, &shapes)));
-  SetOutputShape(c, shapes.filter);
+  SetOutputShape(c, ResultShape(op, shapes));
   return absl::OkStatus();
 }
 
@@ -132,7 +105,7 @@ REGISTER_OP("DwgradDepthwiseConv2d")
     .Attr(kExplicitPaddings)
     .Attr(kDataFormat)
     .Attr(kDilations)
-    .SetShapeFn(InferForward);
+    .SetShapeFn(InferShape<ConvOp::kForward>);
 
 REGISTER_OP("DwgradDepthwiseConv2dBackpropInput")
     .Input("input_sizes: int32")
@@ -145,7 +118,7 @@ REGISTER_OP("DwgradDepthwiseConv2dBackpropInput")
     .Attr(kExplicitPaddings)
     .Attr(kDataFormat)
     .Attr(kDilations)
-    .SetShapeFn(InferBackpropInput);
+    .SetShapeFn(InferShape<ConvOp::kBackpropInput>);
 
 REGISTER_OP("DwgradDepthwiseConv2dBackpropFilter")
     .Input("input: T")
@@ -158,7 +131,7 @@ REGISTER_OP("DwgradDepthwiseConv2dBackpropFilter")
     .Attr(kExplicitPaddings)
     .Attr(kDataFormat)
     .Attr(kDilations)
-    .SetShapeFn(InferBackpropFilter);
+    .SetShapeFn(InferShape<ConvOp::kBackpropFilter>);
 
 }  // namespace
 }  // namespace tf_dwgrad

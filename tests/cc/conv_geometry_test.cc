@@ -118,7 +118,7 @@ void TestSizes() {
     shapes.filter = {row.filter, 1, 3, 2};
     ConvGeometry geometry;
     const ErrorMessage error =
-        MakeGeometry(ConvOp::kForward, Parsed(raw), shapes, &geometry);
+        MakeGeometry(ConvOp::kForward, Parsed(raw), &shapes, &geometry);
     CHECK_THAT(error.empty(), error);
     CHECK_THAT(geometry.rows.out == row.out,
                row.padding << " " << row.in << ": " << geometry.rows.out);
@@ -153,7 +153,7 @@ void ExpectMismatch(ConvOp op, const RawAttributes& raw, Shape4 input,
                     const std::vector<std::string>& parts) {
   ConvShapes shapes = {input, filter, output};
   ConvGeometry geometry;
-  const ErrorMessage error = MakeGeometry(op, Parsed(raw), shapes, &geometry);
+  const ErrorMessage error = MakeGeometry(op, Parsed(raw), &shapes, &geometry);
   CHECK_THAT(!error.empty(), "accepted; expected " << parts[0]);
   CHECK_THAT(Mentions(error, parts), error);
 }
