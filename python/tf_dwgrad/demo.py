@@ -492,7 +492,10 @@ def _check_saved_model(model: keras.Model, path: Path, images: np.ndarray) -> No
 def _run(output: Path) -> None:
     start = time.perf_counter()
     _require_dependencies()
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoFailed(f"cannot make the folder {output}: {error.strerror}") from None
     plot, saved_model = output / "demo.png", output / "saved_model"
 
     _heading("Training a depthwise-separable classifier of digits, from equal weights")
@@ -528,7 +531,7 @@ def main(output: str) -> int:
     """
     try:
         _run(Path(output))
-    except (DemoFailed, ImportError, OSError) as error:
+    except (DemoFailed, ImportError) as error:
         print(f"tf_dwgrad demo: {error}", file=sys.stderr)
         return 1
     return 0
