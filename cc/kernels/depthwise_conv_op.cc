@@ -89,10 +89,10 @@ class DepthwiseConvOp : public OpKernel {
     const void* first = ctx->input(kFirstOperand).data();
     const void* second = ctx->input(kSecondOperand).data();
     void* output = result->data();
-    const UnitCost cost = kernel.unit_cost();
     ctx->eigen_device<Eigen::ThreadPoolDevice>().parallelFor(
         kernel.num_units(),
-        Eigen::TensorOpCost(cost.bytes_loaded, cost.bytes_stored, cost.cycles),
+        Eigen::TensorOpCost(/*bytes_loaded=*/0, /*bytes_stored=*/0,
+                            kernel.unit_cycles()),
         [&](Eigen::Index begin, Eigen::Index end) {
           kernel.Run(first, second, output, begin, end);
         });

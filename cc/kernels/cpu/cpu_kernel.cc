@@ -91,20 +91,22 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
       geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
   const int type_index = static_cast<int>(type);
   const KernelTable& kernels = ChosenKernels();
+  // A vector every second cycle is what small problems reach.
+  products_per_cycle_ =
+      kernels.vector_bytes / (type == ElementType::kFloat64 ? 16.0 : 8.0);
   if (op == ConvOp::kBackpropFilter) {
     filter_gradient_kernel_ =
         planes ? kernels.filter_gradient_planes[type_index]
                : kernels.filter_gradient_channels_last[type_index];
-    PlanFilterGradient(geometry, planes, SizeOf(type));
+    PlanFilterGradient(geometry, planes);
   } else {
     gather_kernel_ = planes ? kernels.gather_planes[type_index]
                             : kernels.gather_channels_last[type_index];
-    PlanGather(geometry, planes, SizeOf(type));
+    PlanGather(geometry, planes);
   }
 }
 
-void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
-                           int64_t size) {
+void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes) {
   GatherProblem& problem = gather_;
   problem.backward = op_ == ConvOp::kBackpropInput;
   problem.rows = PlanAxis(geometry.rows, problem.backward);
@@ -129,19 +131,14 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
   problem.num_blocks = CeilDiv(dst_depth, problem.channel_block);
   num_units_ = problem.batch * problem.num_blocks * problem.rows.dst_size;
 
-  const double dst_elements =
-      static_cast<double>(problem.cols.dst_size * problem.channel_block);
   const double depth_ratio =
       problem.backward ? static_cast<double>(geometry.depth_multiplier) : 1.0;
-  unit_cost_.bytes_loaded = static_cast<double>(problem.cols.src_size *
-                                                problem.channel_block * size) *
-                            depth_ratio;
-  unit_cost_.bytes_stored = dst_elements * static_cast<double>(size);
-  unit_cost_.cycles = dst_elements * depth_ratio * taps / 4;
+  unit_cycles_ =
+      static_cast<double>(problem.cols.dst_size * problem.channel_block) *
+      (0.5 + depth_ratio * taps / products_per_cycle_);
 }
 
-void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes,
-                                   int64_t size) {
+void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes) {
   FilterGradientProblem& problem = filter_gradient_;
   problem.rows = PlanAxis(geometry.rows);
   problem.cols = PlanAxis(geometry.cols);
@@ -152,12 +149,10 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes,
   problem.num_blocks = CeilDiv(geometry.out_depth(), block);
   num_units_ = problem.num_blocks * geometry.rows.filter;
 
-  const double dy_elements = static_cast<double>(
-      geometry.batch * geometry.rows.out * geometry.cols.out * block);
-  unit_cost_.bytes_loaded = 2.0 * dy_elements * static_cast<double>(size);
-  unit_cost_.bytes_stored = 0;
-  unit_cost_.cycles =
-      dy_elements * static_cast<double>(geometry.cols.filter) / 4;
+  unit_cycles_ =
+      static_cast<double>(geometry.batch * geometry.rows.out *
+                          geometry.cols.out * block * geometry.cols.filter) /
+      products_per_cycle_;
 }
 
 void CpuKernel::Run(const void* first, const void* second, void* result,

@@ -12,13 +12,6 @@
 
 namespace tf_dwgrad {
 
-// What a unit of work takes, for a scheduler.
-struct UnitCost {
-  double bytes_loaded = 0;
-  double bytes_stored = 0;
-  double cycles = 0;
-};
-
 class CpuKernel {
  public:
   CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry);
@@ -27,7 +20,9 @@ class CpuKernel {
   // then there are no units and the caller writes the zeros.
   bool has_work() const { return num_units_ > 0; }
   int64_t num_units() const { return num_units_; }
-  UnitCost unit_cost() const { return unit_cost_; }
+  // About how long a unit takes with its operands in cache. Underestimates what
+  // streams from memory, which is large enough to be spread anyway.
+  double unit_cycles() const { return unit_cycles_; }
 
   // Does the units [begin, end). The operands are those of the op without the
   // sizes: (input, filter) -> output, (filter, out_backprop) -> dX,
@@ -36,13 +31,13 @@ class CpuKernel {
            int64_t end) const;
 
  private:
-  void PlanGather(const ConvGeometry& geometry, bool planes, int64_t size);
-  void PlanFilterGradient(const ConvGeometry& geometry, bool planes,
-                          int64_t size);
+  void PlanGather(const ConvGeometry& geometry, bool planes);
+  void PlanFilterGradient(const ConvGeometry& geometry, bool planes);
 
   ConvOp op_;
   int64_t num_units_ = 0;
-  UnitCost unit_cost_;
+  double products_per_cycle_ = 1;
+  double unit_cycles_ = 0;
   GatherProblem gather_;
   FilterGradientProblem filter_gradient_;
   GatherKernel gather_kernel_ = nullptr;

@@ -58,6 +58,7 @@ typedef void (*FilterGradientKernel)(const FilterGradientProblem& problem,
 // The kernels of one instruction set, by ElementType.
 struct KernelTable {
   const char* isa;
+  int vector_bytes;
   GatherKernel gather_channels_last[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
   FilterGradientKernel filter_gradient_channels_last[kNumElementTypes];

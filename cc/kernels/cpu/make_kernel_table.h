@@ -24,6 +24,7 @@ template <typename Isa>
 constexpr KernelTable MakeKernelTable(const char* name) {
   return {
       name,
+      Isa::kVectorBytes,
       {GatherChannelsLast<Isa, Half>, GatherChannelsLast<Isa, BFloat16>,
        GatherChannelsLast<Isa, float>, GatherChannelsLast<Isa, double>},
       {GatherPlanes<Isa, Half>, GatherPlanes<Isa, BFloat16>,
