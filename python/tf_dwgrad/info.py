@@ -10,15 +10,24 @@ from tf_dwgrad._library import OVERRIDE, cpu_isa
 
 
 def cpu_model() -> str:
-    """Returns the CPU's name as the operating system gives it."""
+    """Returns the CPU's name, family and model as the operating system gives them.
+
+    Virtual machines shorten the name; family and model still tell the generation.
+    """
+    facts: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo") as cpuinfo:
             for line in cpuinfo:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+                name, _, value = line.partition(":")
+                facts.setdefault(name.strip(), value.strip())
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    return (
+        f"{facts['model name']} (family {facts.get('cpu family', '?')}, "
+        f"model {facts.get('model', '?')})"
+    )
 
 
 def describe() -> dict[str, str]:
