@@ -1,4 +1,4 @@
-// The kernels for x86 with AVX2, FMA and F16C: 16 registers of 256 bits.
+// The kernels for x86 with AVX2 and FMA: 16 registers of 256 bits.
 
 #include "cc/kernels/cpu/make_kernel_table.h"
 
