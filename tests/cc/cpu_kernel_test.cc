@@ -221,9 +221,12 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
   }
 
   constexpr int64_t kGuard = 256;
+  constexpr int64_t kAlignment = 64;       // as TensorFlow's tensors
   constexpr unsigned char kPoison = 0xff;  // a NaN in every type
   const int64_t size = static_cast<int64_t>(expected.size()) * SizeOf(type);
-  std::vector<unsigned char> result(size + 2 * kGuard, kPoison);
+  std::vector<unsigned char> storage(size + 2 * kGuard + kAlignment, kPoison);
+  unsigned char* result = storage.data();
+  while (reinterpret_cast<uintptr_t>(result) % kAlignment != 0) ++result;
 
   const CpuKernel kernel(op, type, problem.geometry);
   std::vector<std::pair<int64_t, int64_t>> pieces;
@@ -235,8 +238,8 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
   }
   std::shuffle(pieces.begin(), pieces.end(), random);
   for (const auto& [begin, end] : pieces) {
-    kernel.Run(first->bytes.data(), second->bytes.data(),
-               result.data() + kGuard, begin, end);
+    kernel.Run(first->bytes.data(), second->bytes.data(), result + kGuard,
+               begin, end);
   }
 
   const char* op_name = op == ConvOp::kForward         ? "forward"

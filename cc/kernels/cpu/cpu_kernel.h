@@ -31,7 +31,8 @@ class CpuKernel {
            int64_t end) const;
 
  private:
-  void PlanGather(const ConvGeometry& geometry, bool planes);
+  void PlanGather(const ConvGeometry& geometry, bool planes,
+                  int64_t element_size);
   void PlanFilterGradient(const ConvGeometry& geometry, bool planes);
 
   ConvOp op_;

@@ -46,6 +46,7 @@ struct TileSums {
   T* dst;             // null: they stay in the panel
   int64_t dst_step;   // from a position to the next
   int64_t positions;  // of the tile that exist
+  bool stream;        // to dst past the caches
 };
 
 template <int kCols, int kTaps, typename V>
@@ -57,6 +58,12 @@ inline __attribute__((always_inline)) void AddPixel(int j, const V& pixel,
     if (j >= tap && j - tap < kCols) sum[j - tap] += pixel * weight[tap];
   }
 }
+
+// Vectors of 16-bit elements are half as long in memory; pieces of a line do
+// not stream well.
+template <typename T, int N>
+constexpr bool kCanStream =
+    sizeof(T) == sizeof(typename AccumulatorOf<T>::type);
 
 // The first channel of vector `index` among those that cover `channels`.
 template <int N>
@@ -111,10 +118,17 @@ void AddTapBlock(const TapBlock<T>& block, int64_t channels,
     }
     if (last && sums.dst != nullptr) {
       T* dst = sums.dst + c;
+      if (kCanStream<T, N> && sums.stream) {
 #pragma GCC unroll 16
-      for (int col = 0; col < kCols; ++col) {
-        if (col < sums.positions) {
-          Access<T, N>::Store(sum[col], dst + col * sums.dst_step);
+        for (int col = 0; col < kCols; ++col) {
+          if (col < sums.positions) Stream(sum[col], dst + col * sums.dst_step);
+        }
+      } else {
+#pragma GCC unroll 16
+        for (int col = 0; col < kCols; ++col) {
+          if (col < sums.positions) {
+            Access<T, N>::Store(sum[col], dst + col * sums.dst_step);
+          }
         }
       }
     } else {
@@ -232,6 +246,7 @@ struct Tile {
   const T* src;       // the image
   T* dst;             // the first position, channel 0
   int64_t dst_step;   // from a position to the next
+  bool stream;        // dst past the caches
 };
 
 // The sums of all taps for the filter channels [first_channel, first_channel +
@@ -366,7 +381,8 @@ void RunTile(const GatherProblem& problem, const Tile<T>& tile, const T* filter,
              int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   A panel[kCols * kPanelChannels];
-  TileSums<T> sums = {panel, nullptr, tile.dst_step, tile.positions};
+  TileSums<T> sums = {panel, nullptr, tile.dst_step, tile.positions,
+                      tile.stream};
 
   const int64_t multiplier = problem.depth_multiplier;
   if (!problem.backward || multiplier == 1) {
@@ -416,6 +432,10 @@ void GatherRows(const GatherProblem& problem, const T* src, const T* filter,
   const int64_t src_depth = problem.backward ? out_depth : problem.in_depth;
   const int64_t dst_depth = problem.backward ? problem.in_depth : out_depth;
   const int64_t col_phases = PhaseCount(cols);
+  // Every vector of every pixel must be aligned.
+  const bool stream = problem.stream_dst && kCanStream<T, N> &&
+                      dst_depth % N == 0 &&
+                      reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
 
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row = unit % rows.dst_size;
@@ -434,6 +454,7 @@ void GatherRows(const GatherProblem& problem, const T* src, const T* filter,
     tile.row_run = FirstRun(rows, row % rows.num_phases);
     tile.row = row / rows.num_phases;
     tile.dst_step = cols.num_phases * dst_depth;
+    tile.stream = stream;
     for (int64_t phase = 0; phase < col_phases; ++phase) {
       tile.col_run = FirstRun(cols, phase);
       const int64_t positions = PhaseSize(cols, phase);
@@ -458,6 +479,7 @@ void GatherRows(const GatherProblem& problem, const T* src, const T* filter,
       }
     }
   }
+  if (stream) FinishStreaming();
 }
 
 template <typename Isa, typename T>

@@ -23,6 +23,7 @@ struct GatherProblem {
   bool backward;
   int64_t channel_block;  // dst channels in a unit of work
   int64_t num_blocks;
+  bool stream_dst;  // dst is too large to be read from cache afterwards
 };
 
 // One spatial dimension of the filter gradient.

@@ -11,6 +11,10 @@
 
 #include "cc/kernels/cpu/number_formats.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace tf_dwgrad {
 namespace {
 
@@ -134,6 +138,38 @@ struct Access<BFloat16, N> {
     __builtin_memcpy(to, &bits, sizeof(bits));
   }
 };
+
+// A store past the caches to an address that is a multiple of the vector's
+// size: the line is neither read first nor kept. Needs FinishStreaming before
+// another thread may read it.
+template <typename V>
+inline void Stream(V value, void* to) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) {
+    _mm512_stream_si512(static_cast<__m512i*>(to), BitCast<__m512i>(value));
+    return;
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) {
+    _mm256_stream_si256(static_cast<__m256i*>(to), BitCast<__m256i>(value));
+    return;
+  }
+#endif
+#if defined(__x86_64__)
+  if constexpr (sizeof(V) == 16) {
+    _mm_stream_si128(static_cast<__m128i*>(to), BitCast<__m128i>(value));
+    return;
+  }
+#endif
+  __builtin_memcpy(to, &value, sizeof(value));
+}
+
+inline void FinishStreaming() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
 
 // The first `lanes` elements; the other lanes are zero.
 template <typename T, int N>
