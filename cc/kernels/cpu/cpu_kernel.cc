@@ -1,7 +1,5 @@
 #include "cc/kernels/cpu/cpu_kernel.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -55,18 +53,15 @@ const KernelTable& ChosenKernels() {
 // Results of more bytes than this are written past the caches. Ordinary stores
 // read every line before they write it, which for a result that does not stay
 // in cache is a third of all traffic. A reader that follows at once finds a
-// smaller result in cache: with 32 MB of L3 the two balance at about 12 MB.
-// TF_DWGRAD_STREAM_BYTES sets another threshold.
+// smaller result in cache; the two balance at about 12 MB on a core complex
+// with 32 MB of L3. What the system says of its caches is no guide: a virtual
+// machine of two cores may report all of its host's. TF_DWGRAD_STREAM_BYTES
+// sets another threshold.
 int64_t StreamThreshold() {
   static const int64_t threshold = [] {
     const char* setting = std::getenv("TF_DWGRAD_STREAM_BYTES");
-    if (setting != nullptr) return static_cast<int64_t>(std::atoll(setting));
-    int64_t cache = 0;
-#if defined(_SC_LEVEL3_CACHE_SIZE)
-    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-#endif
-    if (cache <= 0) cache = int64_t{32} << 20;  // the system does not say
-    return cache / 8 * 3;
+    return setting != nullptr ? static_cast<int64_t>(std::atoll(setting))
+                              : int64_t{12} << 20;
   }();
   return threshold;
 }
