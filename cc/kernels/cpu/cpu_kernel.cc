@@ -81,6 +81,12 @@ FilterGradientAxis PlanAxis(const AxisGeometry& axis) {
           axis.stride, axis.dilation, axis.pad_before};
 }
 
+// A vector every second cycle is what small problems reach.
+double ProductsPerCycle(ElementType type) {
+  return ChosenKernels().vector_bytes /
+         (type == ElementType::kFloat64 ? 16.0 : 8.0);
+}
+
 // Taps that a dst position meets on average, ignoring the borders.
 double TapsPerPosition(const GatherPlan& plan) {
   const double taps = static_cast<double>(plan.filter_size);
@@ -106,23 +112,20 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
       geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
   const int type_index = static_cast<int>(type);
   const KernelTable& kernels = ChosenKernels();
-  // A vector every second cycle is what small problems reach.
-  products_per_cycle_ =
-      kernels.vector_bytes / (type == ElementType::kFloat64 ? 16.0 : 8.0);
   if (op == ConvOp::kBackpropFilter) {
     filter_gradient_kernel_ =
         planes ? kernels.filter_gradient_planes[type_index]
                : kernels.filter_gradient_channels_last[type_index];
-    PlanFilterGradient(geometry, planes);
+    PlanFilterGradient(geometry, planes, type);
   } else {
     gather_kernel_ = planes ? kernels.gather_planes[type_index]
                             : kernels.gather_channels_last[type_index];
-    PlanGather(geometry, planes, SizeOf(type));
+    PlanGather(geometry, planes, type);
   }
 }
 
 void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
-                           int64_t element_size) {
+                           ElementType type) {
   GatherProblem& problem = gather_;
   problem.backward = op_ == ConvOp::kBackpropInput;
   problem.rows = PlanAxis(geometry.rows, problem.backward);
@@ -130,8 +133,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
   problem.batch = geometry.batch;
   problem.in_depth = geometry.in_depth;
   problem.depth_multiplier = geometry.depth_multiplier;
-  const int64_t dst_depth =
-      problem.backward ? geometry.in_depth : geometry.out_depth();
+  const int64_t dst_depth = DstDepth(problem);
   const double taps =
       TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
   if (planes) {
@@ -147,17 +149,18 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
   problem.num_blocks = CeilDiv(dst_depth, problem.channel_block);
   num_units_ = problem.batch * problem.num_blocks * problem.rows.dst_size;
   problem.stream_dst = problem.batch * dst_depth * problem.rows.dst_size *
-                           problem.cols.dst_size * element_size >
+                           problem.cols.dst_size * SizeOf(type) >
                        StreamThreshold();
 
   const double depth_ratio =
       problem.backward ? static_cast<double>(geometry.depth_multiplier) : 1.0;
   unit_cycles_ =
       static_cast<double>(problem.cols.dst_size * problem.channel_block) *
-      (0.5 + depth_ratio * taps / products_per_cycle_);
+      (0.5 + depth_ratio * taps / ProductsPerCycle(type));
 }
 
-void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes) {
+void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes,
+                                   ElementType type) {
   FilterGradientProblem& problem = filter_gradient_;
   problem.rows = PlanAxis(geometry.rows);
   problem.cols = PlanAxis(geometry.cols);
@@ -165,13 +168,12 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes) {
   problem.in_depth = geometry.in_depth;
   problem.depth_multiplier = geometry.depth_multiplier;
   const int64_t block = planes ? 1 : kFilterGradientBlock;
-  problem.num_blocks = CeilDiv(geometry.out_depth(), block);
-  num_units_ = problem.num_blocks * geometry.rows.filter;
+  num_units_ = CeilDiv(geometry.out_depth(), block) * geometry.rows.filter;
 
   unit_cycles_ =
       static_cast<double>(geometry.batch * geometry.rows.out *
                           geometry.cols.out * block * geometry.cols.filter) /
-      products_per_cycle_;
+      ProductsPerCycle(type);
 }
 
 void CpuKernel::Run(const void* first, const void* second, void* result,

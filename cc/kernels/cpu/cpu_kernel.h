@@ -31,13 +31,12 @@ class CpuKernel {
            int64_t end) const;
 
  private:
-  void PlanGather(const ConvGeometry& geometry, bool planes,
-                  int64_t element_size);
-  void PlanFilterGradient(const ConvGeometry& geometry, bool planes);
+  void PlanGather(const ConvGeometry& geometry, bool planes, ElementType type);
+  void PlanFilterGradient(const ConvGeometry& geometry, bool planes,
+                          ElementType type);
 
   ConvOp op_;
   int64_t num_units_ = 0;
-  double products_per_cycle_ = 1;
   double unit_cycles_ = 0;
   GatherProblem gather_;
   FilterGradientProblem filter_gradient_;

@@ -256,8 +256,8 @@ void SumTile(const GatherProblem& problem, const Tile<T>& tile, const T* filter,
              int64_t first_channel, int64_t channels, const TileSums<T>& sums) {
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
-  const int64_t filter_depth = problem.in_depth * problem.depth_multiplier;
-  const int64_t src_depth = problem.backward ? filter_depth : problem.in_depth;
+  const int64_t filter_depth = FilterDepth(problem);
+  const int64_t src_depth = SrcDepth(problem);
   const bool shared_channels = src_depth != filter_depth;
 
   TapBlock<T> block;
@@ -428,9 +428,8 @@ void GatherRows(const GatherProblem& problem, const T* src, const T* filter,
                 T* dst, int64_t begin, int64_t end) {
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
-  const int64_t out_depth = problem.in_depth * problem.depth_multiplier;
-  const int64_t src_depth = problem.backward ? out_depth : problem.in_depth;
-  const int64_t dst_depth = problem.backward ? problem.in_depth : out_depth;
+  const int64_t src_depth = SrcDepth(problem);
+  const int64_t dst_depth = DstDepth(problem);
   const int64_t col_phases = PhaseCount(cols);
   // Every vector of every pixel must be aligned.
   const bool stream = problem.stream_dst && kCanStream<T, N> &&
@@ -489,8 +488,7 @@ void GatherChannelsLast(const GatherProblem& problem, const void* src,
   typedef typename AccumulatorOf<T>::type A;
   constexpr int kLanes = Isa::kVectorBytes / sizeof(A);
   constexpr int kFewLanes = 16 / sizeof(A);
-  const bool few_channels =
-      problem.in_depth * problem.depth_multiplier < kLanes;
+  const bool few_channels = FilterDepth(problem) < kLanes;
   const auto rows =
       few_channels ? GatherRows<Isa, kFewLanes, T> : GatherRows<Isa, kLanes, T>;
   rows(problem, static_cast<const T*>(src), static_cast<const T*>(filter),

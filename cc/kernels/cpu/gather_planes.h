@@ -100,9 +100,9 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const int64_t multiplier = problem.depth_multiplier;
-  const int64_t out_depth = problem.in_depth * multiplier;
-  const int64_t src_depth = problem.backward ? out_depth : problem.in_depth;
-  const int64_t dst_depth = problem.backward ? problem.in_depth : out_depth;
+  const int64_t filter_depth = FilterDepth(problem);
+  const int64_t src_depth = SrcDepth(problem);
+  const int64_t dst_depth = DstDepth(problem);
   const int64_t src_plane = rows.src_size * cols.src_size;
   const int64_t col_phases = PhaseCount(cols);
   A acc[kStrip + N];
@@ -126,12 +126,12 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
           for (int64_t q = 0; q < multiplier; ++q) {
             const int64_t k = channel * multiplier + q;
             AddPlane<N>(problem, src_image + k * src_plane, filter + k,
-                        out_depth, row_run, row / rows.num_phases, col_run,
+                        filter_depth, row_run, row / rows.num_phases, col_run,
                         first, count, acc);
           }
         } else {
           AddPlane<N>(problem, src_image + channel / multiplier * src_plane,
-                      filter + channel, out_depth, row_run,
+                      filter + channel, filter_depth, row_run,
                       row / rows.num_phases, col_run, first, count, acc);
         }
         T* strip = dst_row + phase + first * cols.num_phases;

@@ -26,6 +26,16 @@ struct GatherProblem {
   bool stream_dst;  // dst is too large to be read from cache afterwards
 };
 
+static inline int64_t FilterDepth(const GatherProblem& problem) {
+  return problem.in_depth * problem.depth_multiplier;
+}
+static inline int64_t SrcDepth(const GatherProblem& problem) {
+  return problem.backward ? FilterDepth(problem) : problem.in_depth;
+}
+static inline int64_t DstDepth(const GatherProblem& problem) {
+  return problem.backward ? problem.in_depth : FilterDepth(problem);
+}
+
 // One spatial dimension of the filter gradient.
 struct FilterGradientAxis {
   int64_t in;
@@ -42,7 +52,6 @@ struct FilterGradientProblem {
   int64_t batch;
   int64_t in_depth;
   int64_t depth_multiplier;
-  int64_t num_blocks;  // blocks of filter channels
 };
 
 // Each kernel does the units [begin, end) of its problem. Units write disjoint
