@@ -6,6 +6,7 @@ in a graph with static shapes, and in a graph that knows no shapes, so that the 
 has to notice.
 """
 
+import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -304,30 +305,21 @@ def attribute_rows():
             ("NHWC", (1, 2), (0, 3)),
             ("NCHW", (2, 3), (0, 1)),
         ):
-            for dim in spatial:
-                for bad in (0, -1, -(2**63), 2**31, 2**40):
-                    value = [1, 1, 1, 1]
-                    value[dim] = bad
-                    rows.append(
-                        Row(
-                            f"{name}[{dim}]={bad} {data_format}",
-                            {name: value},
-                            (name, text(value)),
-                            data_format=data_format,
-                        )
+            wrong = [
+                *itertools.product(spatial, (0, -1, -(2**63), 2**31, 2**40)),
+                *itertools.product(outer, (0, 2, -1)),
+            ]
+            for dim, bad in wrong:
+                value = [1, 1, 1, 1]
+                value[dim] = bad
+                rows.append(
+                    Row(
+                        f"{name}[{dim}]={bad} {data_format}",
+                        {name: value},
+                        (name, text(value)),
+                        data_format=data_format,
                     )
-            for dim in outer:
-                for bad in (0, 2, -1):
-                    value = [1, 1, 1, 1]
-                    value[dim] = bad
-                    rows.append(
-                        Row(
-                            f"{name}[{dim}]={bad} {data_format}",
-                            {name: value},
-                            (name, text(value)),
-                            data_format=data_format,
-                        )
-                    )
+                )
     for value in ([], [0] * 2, [1] * 7, [0] * 9, [0] * 10):
         rows.append(
             Row(

@@ -311,6 +311,7 @@ def test_weights_move_between_this_layer_and_keras_s(tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 12, 10, 3)).astype(np.float32)
     theirs.save_weights(tmp_path / "w.weights.h5")
     own.load_weights(tmp_path / "w.weights.h5")
+    # Some hundred roundings of 6e-8 each; other weights would be off by about 1.
     np.testing.assert_allclose(own(x), theirs(x), rtol=1e-5, atol=1e-6)
     for one, other in zip(own.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -375,6 +376,7 @@ def test_fit_follows_keras():
         history = model.fit(x, y, batch_size=4, epochs=2, verbose=0, shuffle=False)
         losses.append(history.history["loss"])
     assert losses[0][1] < losses[0][0]
+    # Four steps of rounding; a wrong gradient moves both far more.
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     for before, one, other in zip(
         start, own.get_weights(), theirs.get_weights(), strict=True

@@ -11,8 +11,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ import tensorflow as tf
 
 import tf_dwgrad
 from tf_dwgrad._library import cpu_isa
+from tf_dwgrad.comparison import difference_over_bound, median_times
 from tf_dwgrad.info import cpu_model
 from tf_dwgrad.layer_table import Layer, load_layers
 
@@ -78,59 +77,37 @@ def _expected(layer: Layer, input_sizes, filter, out_backprop) -> tf.Tensor:
     return tape.gradient(y, x, out_backprop)
 
 
-def _check(layer: Layer, ours: tf.Tensor, expected: tf.Tensor, scale: float) -> None:
-    """Compares two results whose products are at most ``scale`` large.
+def measure(layer: Layer, batch: int, seconds: float) -> dict[str, object]:
+    """Checks and times one layer and returns its row of the result.
 
     Raises:
-        RuntimeError: if they differ by more than the rounding of both.
+        RuntimeError: if the results differ by more than the rounding of both.
     """
-    error = float(tf.reduce_max(tf.abs(ours - expected)))
-    bound = 2 * (layer.terms + 2) * layer.terms * scale * 2.0**-24
-    if not error <= bound:
-        raise RuntimeError(f"{layer}: off by {error:g}, rounding allows {bound:g}")
-
-
-def _time_in_turn(
-    first: Callable, second: Callable, seconds: float
-) -> tuple[float, float]:
-    """Median seconds per call of both."""
-    times: tuple[list[float], list[float]] = ([], [])
-    # Let the allocator settle: the first calls touch fresh pages.
-    for _ in range(3):
-        first()
-        second()
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 5 or (time.perf_counter() < end and len(times[0]) < 200):
-        for function, record in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            function()
-            record.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def measure(layer: Layer, batch: int, seconds: float) -> dict[str, object]:
-    """Checks and times one layer and returns its row of the result."""
     rng = np.random.default_rng(0)
-    # Uniform in [-1, 1), so that no product is larger than 1.
-    filter = tf.constant(rng.uniform(-1, 1, layer.filter_shape), tf.float32)
-    out_backprop = tf.constant(
-        rng.uniform(-1, 1, layer.output_shape(batch)), tf.float32
-    )
+    filter = tf.constant(rng.standard_normal(layer.filter_shape, np.float32))
+    dy = tf.constant(rng.standard_normal(layer.output_shape(batch), np.float32))
     input_sizes = tf.constant(layer.input_shape(batch))
+    attributes = layer.attributes()
 
     def ours():
         return tf_dwgrad.depthwise_conv2d_backprop_input(
-            input_sizes, filter, out_backprop, **layer.attributes()
+            input_sizes, filter, dy, **attributes
         )
 
     def builtin():
         return tf.nn.depthwise_conv2d_backprop_input(
-            input_sizes, filter, out_backprop, **layer.attributes()
+            input_sizes, filter, dy, **attributes
         )
 
-    expected = _expected(layer, input_sizes, filter, out_backprop)
-    _check(layer, ours(), expected, scale=1.0)
-    our_time, builtin_time = _time_in_turn(ours, builtin, seconds)
+    error = difference_over_bound(
+        layer,
+        ours(),
+        _expected(layer, input_sizes, filter, dy),
+        _expected(layer, input_sizes, tf.abs(filter), tf.abs(dy)),
+    )
+    if not error <= 1:
+        raise RuntimeError(f"{layer}: off by {error:g} times what rounding explains")
+    our_time, builtin_time = median_times([ours, builtin], seconds)
     return {
         "model": layer.model,
         "layer": layer.name,
@@ -145,11 +122,6 @@ def measure(layer: Layer, batch: int, seconds: float) -> dict[str, object]:
         "tensorflow_ms": round(builtin_time * 1e3, 4),
         "ratio": round(builtin_time / our_time, 3),
     }
-
-
-def geometric_mean(values: list[float]) -> float:
-    """The geometric mean."""
-    return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
 def _print_row(row: dict[str, object]) -> None:
@@ -197,12 +169,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     for model in dict.fromkeys(str(row["model"]) for row in rows):
         ratios = [row["ratio"] for row in rows if row["model"] == model]
-        print(f"{model:<22} geometric mean {geometric_mean(ratios):6.2f}")
+        print(f"{model:<22} geometric mean {statistics.geometric_mean(ratios):6.2f}")
     ratios = [row["ratio"] for row in rows]
     slower = sum(ratio < 1 for ratio in ratios)
     print(
-        f"{len(rows)} layers: geometric mean {geometric_mean(ratios):.2f}, worst "
-        f"{min(ratios):.2f}, slower than TensorFlow: {slower}"
+        f"{len(rows)} layers: geometric mean {statistics.geometric_mean(ratios):.2f}, "
+        f"worst {min(ratios):.2f}, slower than TensorFlow: {slower}"
     )
     if arguments.csv:
         arguments.csv.parent.mkdir(parents=True, exist_ok=True)

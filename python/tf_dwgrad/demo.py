@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,7 @@ import tensorflow as tf
 import tf_dwgrad
 import tf_dwgrad.keras
 from tf_dwgrad import info
+from tf_dwgrad.comparison import ROUNDOFF, difference_over_bound, median_times
 from tf_dwgrad.layer_table import Layer, load_layers
 
 SEED = 1
@@ -34,10 +34,6 @@ TEST_IMAGES = 450
 MODEL = "MobileNetV2"
 LAYER_BATCH = 8
 SECONDS_PER_LAYER = 1.0
-CALLS_PER_LAYER = (9, 101)
-
-# The relative error of rounding to float32: half the distance from 1 to the next.
-ROUNDOFF = 2.0**-24
 
 # Rounding enters a training at every step, the measured nudge only at its start; and
 # the nudge is one sample of what rounding does. Wrong gradients are off by far more.
@@ -249,41 +245,6 @@ def _compare_trainings(digits: Digits) -> tuple[Training, Training]:
 # --- The layers of MobileNetV2 ----------------------------------------------------
 
 
-def _median_times(functions: list[Callable[[], tf.Tensor]]) -> list[float]:
-    """The median seconds of each function, called in turn.
-
-    Whatever else slows the machine down meets all of them alike.
-    """
-    start = time.perf_counter()
-    for function in functions:
-        function().numpy()
-    fewest, most = CALLS_PER_LAYER
-    calls = int(SECONDS_PER_LAYER / (time.perf_counter() - start))
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(min(max(calls, fewest), most)):
-        for function, record in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            record.append(time.perf_counter() - start)
-    return [statistics.median(record) for record in times]
-
-
-def _difference_over_bound(
-    layer: Layer, ours: tf.Tensor, theirs: tf.Tensor, products: tf.Tensor
-) -> float:
-    """The largest difference of two results relative to what rounding explains.
-
-    A sum of n products with roundoff u, in any order, is off by less than about n * u
-    times the sum of the absolute ``products``; n + 2 covers the terms of higher order
-    and the rounding of the result. Both sides round.
-    """
-    bound = 2 * (layer.terms + 2) * ROUNDOFF * products.numpy().astype(np.float64)
-    difference = np.abs(ours.numpy().astype(np.float64) - theirs.numpy())
-    # No products: both are exactly zero.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.max(np.where(difference == 0, 0, difference / bound)))
-
-
 def _check_layer(layer: Layer) -> LayerResult:
     rng = np.random.default_rng(SEED)
     dy = tf.constant(rng.standard_normal(layer.output_shape(LAYER_BATCH), np.float32))
@@ -302,8 +263,10 @@ def _check_layer(layer: Layer) -> LayerResult:
         )
 
     products = builtin(tf.abs(filter), tf.abs(dy))
-    error = _difference_over_bound(layer, plugin(), builtin(), products)
-    return LayerResult(layer, error, *_median_times([builtin, plugin]))
+    error = difference_over_bound(layer, plugin(), builtin(), products)
+    return LayerResult(
+        layer, error, *median_times([builtin, plugin], SECONDS_PER_LAYER)
+    )
 
 
 def _check_layers() -> list[LayerResult]:
