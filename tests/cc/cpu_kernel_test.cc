@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cc/kernels/cpu/choose_kernels.h"
 #include "tests/cc/check.h"
 
 namespace tf_dwgrad {
@@ -290,7 +291,8 @@ void TestEmpty() {
 int main(int argc, char** argv) {
   using tf_dwgrad::ConvOp;
   const int problems = argc > 1 ? std::atoi(argv[1]) : 400;
-  std::cout << "instruction set: " << tf_dwgrad::ChosenIsa() << "\n";
+  std::cout << "instruction set: " << tf_dwgrad::ChosenKernels().kernels->isa
+            << "\n";
   tf_dwgrad::Random random(12345);
   for (int i = 0; i < problems && tf_dwgrad::Failures() < 10; ++i) {
     const tf_dwgrad::Problem problem = tf_dwgrad::RandomProblem(random);

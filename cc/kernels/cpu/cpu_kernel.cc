@@ -1,54 +1,11 @@
 #include "cc/kernels/cpu/cpu_kernel.h"
 
 #include <cstdlib>
-#include <cstring>
-#include <vector>
+
+#include "cc/kernels/cpu/choose_kernels.h"
 
 namespace tf_dwgrad {
-
-extern const KernelTable kGenericKernels;
-#if defined(__x86_64__)
-extern const KernelTable kAvx2Kernels;
-extern const KernelTable kAvx512Kernels;
-#endif
-
 namespace {
-
-// The kernels this CPU can run, the best first.
-std::vector<const KernelTable*> UsableKernels() {
-  std::vector<const KernelTable*> usable;
-#if defined(__x86_64__)
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    usable.push_back(&kAvx512Kernels);
-  }
-  if (avx2) usable.push_back(&kAvx2Kernels);
-#endif
-  usable.push_back(&kGenericKernels);
-  return usable;
-}
-
-// TF_DWGRAD_MAX_ISA names the best instruction set that may be used. A name
-// that is unknown, or known but not usable here, is no limit.
-const KernelTable& ChooseKernels() {
-  const std::vector<const KernelTable*> usable = UsableKernels();
-  const char* limit = std::getenv("TF_DWGRAD_MAX_ISA");
-  if (limit != nullptr) {
-    for (const KernelTable* kernels : usable) {
-      if (std::strcmp(kernels->isa, limit) == 0) return *kernels;
-    }
-  }
-  return *usable.front();
-}
-
-const KernelTable& ChosenKernels() {
-  static const KernelTable& kernels = ChooseKernels();
-  return kernels;
-}
 
 // Results of more bytes than this are written past the caches. Ordinary stores
 // read every line before they write it, which for a result that does not stay
@@ -83,7 +40,7 @@ FilterGradientAxis PlanAxis(const AxisGeometry& axis) {
 
 // A vector every second cycle is what small problems reach.
 double ProductsPerCycle(ElementType type) {
-  return ChosenKernels().vector_bytes /
+  return ChosenKernels().kernels->vector_bytes /
          (type == ElementType::kFloat64 ? 16.0 : 8.0);
 }
 
@@ -94,8 +51,6 @@ double TapsPerPosition(const GatherPlan& plan) {
 }
 
 }  // namespace
-
-const char* ChosenIsa() { return ChosenKernels().isa; }
 
 CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
     : op_(op) {
@@ -111,7 +66,7 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
   const bool planes =
       geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
   const int type_index = static_cast<int>(type);
-  const KernelTable& kernels = ChosenKernels();
+  const KernelTable& kernels = *ChosenKernels().kernels;
   if (op == ConvOp::kBackpropFilter) {
     filter_gradient_kernel_ =
         planes ? kernels.filter_gradient_planes[type_index]

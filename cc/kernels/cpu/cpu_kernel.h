@@ -44,9 +44,6 @@ class CpuKernel {
   FilterGradientKernel filter_gradient_kernel_ = nullptr;
 };
 
-// The instruction set whose kernels run in this process, e.g. "generic".
-const char* ChosenIsa();
-
 }  // namespace tf_dwgrad
 
 #endif  // TF_DWGRAD_CC_KERNELS_CPU_CPU_KERNEL_H_

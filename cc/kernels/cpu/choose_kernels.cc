@@ -1,0 +1,104 @@
+#include "cc/kernels/cpu/choose_kernels.h"
+
+#include <cstdlib>
+
+namespace tf_dwgrad {
+
+extern const KernelTable kGenericKernels;
+#if defined(__x86_64__)
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+#endif
+
+namespace {
+
+#if defined(__x86_64__)
+struct Feature {
+  const char* name;
+  bool present;
+};
+
+// The compiler wants the name as a literal.
+#define CPU_FEATURE(name) Feature{name, __builtin_cpu_supports(name) != 0}
+
+std::vector<std::string> Missing(const std::vector<Feature>& needed) {
+  std::vector<std::string> missing;
+  for (const Feature& feature : needed) {
+    if (!feature.present) missing.push_back(feature.name);
+  }
+  return missing;
+}
+#endif
+
+// All kernels in this library, the best first.
+std::vector<KernelOption> Options() {
+  return {
+#if defined(__x86_64__)
+      {&kAvx512Kernels,
+       Missing({CPU_FEATURE("avx2"), CPU_FEATURE("fma"), CPU_FEATURE("avx512f"),
+                CPU_FEATURE("avx512bw"), CPU_FEATURE("avx512dq"),
+                CPU_FEATURE("avx512vl")})},
+      {&kAvx2Kernels, Missing({CPU_FEATURE("avx2"), CPU_FEATURE("fma")})},
+#endif
+      {&kGenericKernels, {}},
+  };
+}
+
+std::string Join(const std::vector<std::string>& parts, const char* separator) {
+  std::string all;
+  for (const std::string& part : parts) {
+    if (!all.empty()) all += separator;
+    all += part;
+  }
+  return all;
+}
+
+}  // namespace
+
+KernelChoice ChooseKernels(const std::vector<KernelOption>& options,
+                           const char* limit) {
+  const bool have_limit = limit != nullptr && *limit != '\0';
+  const std::string setting =
+      have_limit ? std::string("TF_DWGRAD_MAX_ISA=") + limit : "";
+  const KernelTable* best = nullptr;     // that this CPU can run
+  const KernelTable* allowed = nullptr;  // the best within the limit
+  bool within_limit = !have_limit;
+  std::vector<std::string> names, lacking;
+  for (const KernelOption& option : options) {
+    const std::string name = option.kernels->isa;
+    names.push_back(name);
+    if (have_limit && name == limit) within_limit = true;
+    if (!option.missing.empty()) {
+      lacking.push_back(name + " needs " + Join(option.missing, " and ") +
+                        ", which this CPU lacks");
+      continue;
+    }
+    if (best == nullptr) best = option.kernels;
+    if (within_limit && allowed == nullptr) allowed = option.kernels;
+  }
+
+  std::vector<std::string> reasons;
+  if (allowed != nullptr && allowed != best) {
+    reasons.push_back(setting + " caps it");
+    reasons.push_back("this CPU could run " + std::string(best->isa));
+  } else {
+    reasons.push_back("the best of " + Join(names, ", ") +
+                      (lacking.empty() ? "" : " that this CPU can run"));
+  }
+  reasons.insert(reasons.end(), lacking.begin(), lacking.end());
+  if (!within_limit) {
+    reasons.push_back(setting + " is unknown here and ignored");
+  } else if (have_limit && allowed == best) {
+    reasons.push_back(setting + " takes nothing away");
+  }
+  return {allowed != nullptr ? allowed : best, Join(reasons, "; ")};
+}
+
+const KernelChoice& ChosenKernels() {
+  // Never destroyed: TensorFlow's threads may still run when the process ends.
+  static const KernelChoice& choice = *new KernelChoice(
+      ChooseKernels(Options(), std::getenv("TF_DWGRAD_MAX_ISA")));
+  return choice;
+}
+
+}  // namespace tf_dwgrad
