@@ -4,6 +4,7 @@ The library chooses the best once per process; the other test files see only tha
 """
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 from tf_dwgrad._library import cpu_isa
 
-FROM_OLDEST = ["generic", "avx2", "avx512"]
+FROM_OLDEST = {
+    "x86_64": ["generic", "avx2", "avx512"],
+    "aarch64": ["generic", "neon"],
+}.get(platform.machine(), ["generic"])
 CHOSEN = cpu_isa()
-OLDER = FROM_OLDEST[: FROM_OLDEST.index(CHOSEN)] if CHOSEN in FROM_OLDEST else []
+OLDER = FROM_OLDEST[: FROM_OLDEST.index(CHOSEN)]
 
 # Says first which kernels it got, since a name that does not apply is no limit.
 PROGRAM = """

@@ -8,6 +8,8 @@ extern const KernelTable kGenericKernels;
 #if defined(__x86_64__)
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
+#elif defined(__aarch64__)
+extern const KernelTable kNeonKernels;
 #endif
 
 namespace {
@@ -39,6 +41,9 @@ std::vector<KernelOption> Options() {
                 CPU_FEATURE("avx512bw"), CPU_FEATURE("avx512dq"),
                 CPU_FEATURE("avx512vl")})},
       {&kAvx2Kernels, Missing({CPU_FEATURE("avx2"), CPU_FEATURE("fma")})},
+#elif defined(__aarch64__)
+      // Part of every ARM64.
+      {&kNeonKernels, {}},
 #endif
       {&kGenericKernels, {}},
   };

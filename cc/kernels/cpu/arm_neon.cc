@@ -1,0 +1,20 @@
+// The kernels for ARM64: 32 registers of 128 bits.
+
+#include "cc/kernels/cpu/make_kernel_table.h"
+
+namespace tf_dwgrad {
+namespace {
+
+struct Neon {
+  static constexpr int kVectorBytes = 16;
+  static constexpr int kWideCols = 14;
+  static constexpr int kNarrowCols = 7;
+  static constexpr int kMaxTaps = 8;
+};
+
+}  // namespace
+
+extern const KernelTable kNeonKernels;
+constexpr KernelTable kNeonKernels = MakeKernelTable<Neon>("neon");
+
+}  // namespace tf_dwgrad
