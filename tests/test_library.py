@@ -202,7 +202,26 @@ def test_info_prints_the_facts():
         "DwgradDepthwiseConv2dBackpropFilter",
     ]
     assert info.cpu_model() in facts["CPU"]
-    assert facts["CPU kernels"]
+    assert facts["CPU kernels"].startswith(f"{_library.cpu_isa()}: ")
+
+
+@pytest.mark.parametrize("limit", ["generic", "sse9"])
+def test_info_says_why_these_kernels_were_chosen(limit):
+    completed = run_python(
+        "-m", "tf_dwgrad", "info", environment={"TF_DWGRAD_MAX_ISA": limit}, cwd=TESTS
+    )
+    line = re.search(r"^CPU kernels +(\w+): (.*)$", completed.stdout, re.M)
+    best = _library.usable_cpu_isas()[0]
+    isa, reason = line.groups()
+    if limit == "generic":
+        assert isa == "generic"
+        assert reason.startswith("TF_DWGRAD_MAX_ISA=generic caps it") == (
+            best != "generic"
+        )
+    else:
+        assert isa == best
+        assert reason.startswith("the best of ")
+        assert "TF_DWGRAD_MAX_ISA=sse9 is unknown here and ignored" in reason
 
 
 def test_an_unknown_command_is_refused():
@@ -238,7 +257,11 @@ def test_the_library_uses_none_of_tensorflow_s_depthwise_kernels():
 def test_the_library_exports_nothing_of_others():
     # A symbol that TensorFlow has, too, could take its place, or the other way round.
     defined = symbols("--defined-only")
-    assert [name for name in defined if not name.startswith("tf_dwgrad")] == []
+    assert {name for name in defined if not name.startswith("tf_dwgrad@@")} == {
+        "tf_dwgrad_cpu_isa",
+        "tf_dwgrad_cpu_isa_reason",
+        "tf_dwgrad_usable_cpu_isas",
+    }
 
 
 def includes(path):

@@ -1,9 +1,21 @@
 // What the library tells about itself through a plain C interface, for
-// `python -m tf_dwgrad info`.
+// `python -m tf_dwgrad info` and the tests.
 
 #include "cc/kernels/cpu/choose_kernels.h"
 
-extern "C" __attribute__((visibility("default"))) const char*
-tf_dwgrad_cpu_isa() {
+#define TF_DWGRAD_EXPORT extern "C" __attribute__((visibility("default")))
+
+// The instruction set whose kernels run in this process, e.g. "avx2".
+TF_DWGRAD_EXPORT const char* tf_dwgrad_cpu_isa() {
   return tf_dwgrad::ChosenKernels().kernels->isa;
+}
+
+// Why it was chosen, as a sentence.
+TF_DWGRAD_EXPORT const char* tf_dwgrad_cpu_isa_reason() {
+  return tf_dwgrad::ChosenKernels().reason.c_str();
+}
+
+// Those that TF_DWGRAD_MAX_ISA may name here, the best first: "avx2,generic".
+TF_DWGRAD_EXPORT const char* tf_dwgrad_usable_cpu_isas() {
+  return tf_dwgrad::ChosenKernels().usable.c_str();
 }

@@ -48,13 +48,27 @@ def build_info() -> dict[str, str]:
 
 
 def cpu_isa() -> str:
-    """Returns the instruction set whose kernels run here: generic, avx2 or avx512.
+    """Returns the instruction set whose kernels run here, such as ``"avx2"``.
 
     It is the best that the CPU has; the environment variable ``TF_DWGRAD_MAX_ISA``
     caps it.
     """
+    return _told_by("tf_dwgrad_cpu_isa")
+
+
+def cpu_isa_reason() -> str:
+    """Returns the sentence that says why :func:`cpu_isa` was chosen."""
+    return _told_by("tf_dwgrad_cpu_isa_reason")
+
+
+def usable_cpu_isas() -> list[str]:
+    """Returns all instruction sets that this CPU could be made to use, best first."""
+    return _told_by("tf_dwgrad_usable_cpu_isas").split(",")
+
+
+def _told_by(name: str) -> str:
     load_ops()
-    function = ctypes.CDLL(op_library_path()).tf_dwgrad_cpu_isa
+    function = getattr(ctypes.CDLL(op_library_path()), name)
     function.restype = ctypes.c_char_p
     return function().decode()
 

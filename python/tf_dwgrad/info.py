@@ -6,7 +6,7 @@ import platform
 import tensorflow as tf
 
 import tf_dwgrad
-from tf_dwgrad._library import OVERRIDE, cpu_isa
+from tf_dwgrad._library import OVERRIDE, cpu_isa, cpu_isa_reason
 
 
 def cpu_model() -> str:
@@ -34,7 +34,6 @@ def describe() -> dict[str, str]:
     """Returns the facts that a bug report needs, by name."""
     # A library that stands in for the installed one says nothing of its build.
     build = {} if OVERRIDE in os.environ else tf_dwgrad.build_info()
-    limit = os.environ.get("TF_DWGRAD_MAX_ISA")
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     return {
         "tf_dwgrad": tf_dwgrad.__version__,
@@ -45,7 +44,7 @@ def describe() -> dict[str, str]:
         "target": build.get("target", "unknown"),
         "built on": build.get("build_date", "unknown"),
         "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
-        "CPU kernels": cpu_isa() + (f" (TF_DWGRAD_MAX_ISA={limit})" if limit else ""),
+        "CPU kernels": f"{cpu_isa()}: {cpu_isa_reason()}",
         "devices TensorFlow sees": ", ".join(devices),
         "ops": "DwgradDepthwiseConv2d, DwgradDepthwiseConv2dBackpropInput, "
         "DwgradDepthwiseConv2dBackpropFilter",

@@ -59,6 +59,13 @@ void TestMissingFeatures() {
       best + lacks + "; TF_DWGRAD_MAX_ISA=other is unknown here and ignored");
 }
 
+void TestUsable() {
+  const std::vector<KernelOption> options = {
+      {&kBest, {"x"}}, {&kGood, {}}, {&kAny, {}}};
+  const std::string usable = ChooseKernels(options, "any").usable;
+  CHECK_THAT(usable == "good,any", usable);
+}
+
 void TestThisMachine() {
   const KernelChoice& choice = ChosenKernels();
   CHECK_THAT(choice.kernels != nullptr && !choice.reason.empty(), "no choice");
@@ -71,6 +78,7 @@ void TestThisMachine() {
 int main() {
   tf_dwgrad::TestChoices();
   tf_dwgrad::TestMissingFeatures();
+  tf_dwgrad::TestUsable();
   tf_dwgrad::TestThisMachine();
   return tf_dwgrad::Finish();
 }

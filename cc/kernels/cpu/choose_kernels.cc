@@ -68,7 +68,7 @@ KernelChoice ChooseKernels(const std::vector<KernelOption>& options,
   const KernelTable* best = nullptr;     // that this CPU can run
   const KernelTable* allowed = nullptr;  // the best within the limit
   bool within_limit = !have_limit;
-  std::vector<std::string> names, lacking;
+  std::vector<std::string> names, usable, lacking;
   for (const KernelOption& option : options) {
     const std::string name = option.kernels->isa;
     names.push_back(name);
@@ -78,6 +78,7 @@ KernelChoice ChooseKernels(const std::vector<KernelOption>& options,
                         ", which this CPU lacks");
       continue;
     }
+    usable.push_back(name);
     if (best == nullptr) best = option.kernels;
     if (within_limit && allowed == nullptr) allowed = option.kernels;
   }
@@ -96,7 +97,8 @@ KernelChoice ChooseKernels(const std::vector<KernelOption>& options,
   } else if (have_limit && allowed == best) {
     reasons.push_back(setting + " takes nothing away");
   }
-  return {allowed != nullptr ? allowed : best, Join(reasons, "; ")};
+  return {allowed != nullptr ? allowed : best, Join(reasons, "; "),
+          Join(usable, ",")};
 }
 
 const KernelChoice& ChosenKernels() {

@@ -20,6 +20,7 @@ struct KernelOption {
 struct KernelChoice {
   const KernelTable* kernels;
   std::string reason;  // a sentence without a full stop
+  std::string usable;  // all that this CPU can run, e.g. "avx2,generic"
 };
 
 // Chooses among options of which the best come first and the last lacks
