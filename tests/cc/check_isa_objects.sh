@@ -1,22 +1,50 @@
 #!/usr/bin/env bash
-# Usage: check_isa_objects.sh OBJECT...
+# Usage: [NM=nm] [READELF=readelf] check_isa_objects.sh OBJECT...
 #
 # A function in an instruction-set object that the linker may merge with another
 # object's copy, or code that runs while the library is loaded, would execute on
 # CPUs without that instruction set. Each object may define its kernel table and
-# nothing else that others can see.
+# nothing else that others can see, and may ask for C functions only: one of the
+# standard library's templates would be such a copy in another build type.
 set -euo pipefail
+
+[ $# -gt 0 ] || {
+  echo "no objects to check"
+  exit 1
+}
 status=0
+complain() {
+  echo "$object $1"
+  status=1
+}
+# One name a line, for messages.
+in_a_row() {
+  tr '\n' ' ' <<<"$1"
+}
+
 for object in "$@"; do
-  visible=$(nm --defined-only --extern-only "$object" | awk 'NF { print $2, $3 }' |
-    grep -vE '^[DR] _ZN9tf_dwgrad[0-9]+k[A-Za-z0-9]+KernelsE$' || true)
-  if [ -n "$visible" ]; then
-    echo "$object defines more than its kernel table:" $visible
-    status=1
-  fi
-  if readelf -SW "$object" | grep -qE '\.(init_array|ctors)'; then
-    echo "$object runs code while the library is loaded"
-    status=1
-  fi
+  # Apart from awk, so that the failure of a tool that cannot read the object is
+  # one of this script.
+  symbols=$("${NM:-nm}" "$object")
+  sections=$("${READELF:-readelf}" -SW "$object")
+
+  # A line is [address] type name. Capitals but N, which is for debuggers, are
+  # visible to others; u is a unique global, v and w are weak, i is resolved while
+  # the library is loaded.
+  tables=$(awk 'NF == 3 && $2 ~ /^[DR]$/ &&
+                $3 ~ /^_ZN9tf_dwgrad[0-9]+k[A-Za-z0-9]+KernelsE$/ { print $3 }' \
+    <<<"$symbols")
+  others=$(awk 'NF == 3 && ($2 ~ /^[A-MO-Z]$/ || $2 ~ /^[uvwi]$/) { print $3 }' \
+    <<<"$symbols" | grep -vxF -- "$tables" || true)
+  cplusplus=$(awk 'NF == 2 && $2 ~ /^_Z/ { print $2 }' <<<"$symbols")
+
+  [ "$(wc -l <<<"$tables")" = 1 ] && [ -n "$tables" ] ||
+    complain "does not define one kernel table: $(in_a_row "$tables")"
+  [ -z "$others" ] ||
+    complain "defines more than its kernel table: $(in_a_row "$others")"
+  [ -z "$cplusplus" ] ||
+    complain "needs C++ functions of other objects: $(in_a_row "$cplusplus")"
+  ! grep -qE '[ .](preinit_array|init_array|ctors|init)\b' <<<"$sections" ||
+    complain "runs code while the library is loaded"
 done
 exit $status

@@ -44,7 +44,7 @@ void TestChoices() {
 void TestMissingFeatures() {
   const std::vector<KernelOption> old = {
       {&kBest, {"x", "y"}}, {&kGood, {}}, {&kAny, {}}};
-  const std::string lacks = "; best needs x and y, which this CPU lacks";
+  const std::string lacks = "; best needs x, y, which this CPU lacks";
   const std::string best = "the best of best, good, any that this CPU can run";
   Expect(old, nullptr, kGood, best + lacks);
   // The best within the limit, not no limit at all.

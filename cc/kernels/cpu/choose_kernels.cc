@@ -74,7 +74,7 @@ KernelChoice ChooseKernels(const std::vector<KernelOption>& options,
     names.push_back(name);
     if (have_limit && name == limit) within_limit = true;
     if (!option.missing.empty()) {
-      lacking.push_back(name + " needs " + Join(option.missing, " and ") +
+      lacking.push_back(name + " needs " + Join(option.missing, ", ") +
                         ", which this CPU lacks");
       continue;
     }
