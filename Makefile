@@ -26,7 +26,8 @@ endif
 # The demo and the tests run what is installed, not what lies in the tree.
 unexport PYTHONPATH PYTHONHOME TF_DWGRAD_OP_LIBRARY TF_DWGRAD_SKIP_VERSION_CHECK
 
-.PHONY: help demo test cc-test python-test sweep lint format clean distclean FORCE
+.PHONY: help demo test cc-test python-test sweep arm-tools arm-test lint format clean \
+  distclean FORCE
 
 help:  ## this list
 	@echo "Targets (PYTHON=python3.12 make test chooses the interpreter):"
@@ -54,6 +55,21 @@ python-test: .venv/installed  ## the Python tests, on the installed package
 sweep: .venv/installed  ## thousands of random cases
 	@echo "== Running the sweep"
 	@$(PYTHON_IN_VENV) -m pytest -m sweep tests
+
+# First, so that what is missing is said before minutes of installing.
+arm-tools:
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64; do \
+	  command -v $$tool >/dev/null || { \
+	    echo "tf_dwgrad: there is no $$tool, which the tests for ARM64 need: install it, on Debian and Ubuntu with 'apt-get install g++-aarch64-linux-gnu qemu-user'" >&2; \
+	    exit 1; }; \
+	done
+
+arm-test: arm-tools .venv/ready  ## the C++ tests for ARM64, cross-compiled, under QEMU
+	@echo "== Building the C++ tests for ARM64"
+	@$(IN_VENV) cmake --preset aarch64 --log-level=WARNING >/dev/null
+	@$(IN_VENV) cmake --build --preset aarch64 --parallel $(JOBS) -- --quiet
+	@echo "== Running the C++ tests for ARM64"
+	@$(IN_VENV) ctest --preset aarch64
 
 lint: .venv/ready  ## check style and formatting
 	@$(BIN)/ruff check .
