@@ -200,6 +200,46 @@ static inline TapRange ClipToSource(const GatherPlan& plan, int64_t base,
   return range;
 }
 
+// Sources first, first + pitch, ...
+struct SourceRange {
+  int64_t first;
+  int64_t count;
+  int64_t pitch;
+};
+
+// The sources inside src of the positions [begin, end) of the phases
+// [first_phase, end_phase), and whatever lies between them; `skip` leaves out
+// those between that are not on the lattice of a single phase.
+static inline SourceRange SourcesOf(const GatherPlan& plan, int64_t first_phase,
+                                    int64_t end_phase, int64_t begin,
+                                    int64_t end, bool skip) {
+  SourceRange range = {0, 0, 1};
+  if (skip && plan.num_runs == 1 && end_phase - first_phase == 1) {
+    range.pitch = plan.pitch;
+  }
+  int64_t last = -1;
+  for (int64_t phase = first_phase; phase < end_phase; ++phase) {
+    TapRun run = FirstRun(plan, phase);
+    for (int64_t index = 0;;) {
+      if (run.num_taps > 0) {
+        const int64_t base = run.first_src + begin * plan.pitch;
+        const TapRange inside =
+            ClipToSource(plan, base, end - begin + run.num_taps - 1);
+        if (inside.begin < inside.end) {
+          const int64_t lowest = base + inside.begin * plan.pitch;
+          const int64_t highest = base + (inside.end - 1) * plan.pitch;
+          if (last < 0 || lowest < range.first) range.first = lowest;
+          if (highest > last) last = highest;
+        }
+      }
+      if (++index >= plan.num_runs) break;
+      NextRun(plan, index, &run);
+    }
+  }
+  if (last >= 0) range.count = (last - range.first) / range.pitch + 1;
+  return range;
+}
+
 }  // namespace tf_dwgrad
 
 #endif  // TF_DWGRAD_CC_KERNELS_GATHER_PLAN_H_

@@ -10,6 +10,9 @@ struct Neon {
   static constexpr int kWideCols = 14;
   static constexpr int kNarrowCols = 7;
   static constexpr int kMaxTaps = 8;
+  static constexpr int kPairMaxTaps = 8;
+  static constexpr int kPairCols = 7;
+  static constexpr int kPairNarrowCols = 4;
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "cc/kernels/cpu/cpu_kernel.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <memory>
 
 #include "cc/kernels/cpu/choose_kernels.h"
 
@@ -50,6 +52,95 @@ double TapsPerPosition(const GatherPlan& plan) {
   return plan.backward ? taps / static_cast<double>(-plan.tap_step) : taps;
 }
 
+// The most source rows or columns that a panel needs for so many positions of
+// each phase.
+int64_t PanelSources(const GatherPlan& plan, const PanelSplit& split,
+                     int64_t positions) {
+  const int64_t phases = PhaseCount(plan);
+  // An image of any size: nothing is clipped.
+  GatherPlan endless = plan;
+  endless.src_size = int64_t{1} << 60;
+  const int64_t far = (int64_t{1} << 40) / plan.pitch;
+  if (split.all_phases) {
+    return SourcesOf(endless, 0, phases, far, far + positions,
+                     split.skip_sources)
+        .count;
+  }
+  int64_t most = 0;
+  for (int64_t phase = 0; phase < phases; ++phase) {
+    most = std::max(most, SourcesOf(endless, phase, phase + 1, far,
+                                    far + positions, split.skip_sources)
+                              .count);
+  }
+  return most;
+}
+
+// The most positions whose sources are at most `limit`, evenly spread; zero if
+// there is no room for a tile.
+PanelSplit SplitIntoPanels(const GatherPlan& plan, PanelSplit split,
+                           int64_t tile, int64_t limit) {
+  const int64_t positions = PhaseSize(plan, 0);
+  split.num_panels = 1;
+  split.positions = positions;
+  if (std::min(plan.src_size, PanelSources(plan, split, positions)) > limit) {
+    // Every further position needs as many sources as the second.
+    const int64_t two = PanelSources(plan, split, 2);
+    const int64_t step =
+        std::max<int64_t>(1, two - PanelSources(plan, split, 1));
+    const int64_t fit = limit < two ? 0 : 2 + (limit - two) / step;
+    if (fit < tile) {
+      split.positions = 0;
+      return split;
+    }
+    split.num_panels = CeilDiv(positions, fit / tile * tile);
+    split.positions =
+        CeilDiv(CeilDiv(positions, split.num_panels), tile) * tile;
+    split.num_panels = CeilDiv(positions, split.positions);
+  }
+  if (!split.all_phases) split.num_panels *= PhaseCount(plan);
+  return split;
+}
+
+// Scratch memory per thread is at most three times this.
+constexpr int64_t kPanelBytes = 256 << 10;
+
+// Blocks of whole vectors, at most `limit` channels. What is less than a vector
+// at the end goes to the last block.
+void SplitChannels(GatherProblem* problem, int64_t lanes, int64_t limit) {
+  const int64_t depth = DstDepth(*problem);
+  const int64_t blocks = CeilDiv(depth, limit);
+  problem->channel_block = CeilDiv(CeilDiv(depth, blocks), lanes) * lanes;
+  problem->num_blocks = std::max<int64_t>(1, depth / problem->channel_block);
+  if (depth - problem->num_blocks * problem->channel_block >= lanes) {
+    ++problem->num_blocks;
+  }
+}
+
+// Taps of a phase, at most.
+int64_t MostTaps(const GatherPlan& plan) {
+  return CeilDiv(plan.filter_size, std::abs(plan.tap_step));
+}
+
+// With few taps a result is not worth the copy of its sources.
+bool UsesDirectGather(const GatherProblem& problem) {
+  return MostTaps(problem.cols) <= kDirectMaxTaps &&
+         MostTaps(problem.rows) * MostTaps(problem.cols) < 16;
+}
+
+// Scratch memory that a thread keeps.
+void* Scratch(size_t bytes) {
+  thread_local size_t size = 0;
+  thread_local std::unique_ptr<unsigned char[]> memory;
+  if (bytes == 0) return nullptr;
+  constexpr size_t kAlignment = 64;
+  if (size < bytes + kAlignment) {
+    memory.reset(new unsigned char[bytes + kAlignment]);
+    size = bytes + kAlignment;
+  }
+  const uintptr_t address = reinterpret_cast<uintptr_t>(memory.get());
+  return memory.get() + (kAlignment - address % kAlignment) % kAlignment;
+}
+
 }  // namespace
 
 CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
@@ -61,61 +152,156 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
         rows.out, rows.filter, cols.in, cols.out, cols.filter}) {
     if (size == 0) return;
   }
-  // With a single channel the two layouts are the same bytes, and planes give
-  // the vectors something to hold.
-  const bool planes =
-      geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
-  const int type_index = static_cast<int>(type);
-  const KernelTable& kernels = *ChosenKernels().kernels;
   if (op == ConvOp::kBackpropFilter) {
-    filter_gradient_kernel_ =
-        planes ? kernels.filter_gradient_planes[type_index]
-               : kernels.filter_gradient_channels_last[type_index];
-    PlanFilterGradient(geometry, planes, type);
+    PlanFilterGradient(geometry, type);
   } else {
-    gather_kernel_ = planes ? kernels.gather_planes[type_index]
-                            : kernels.gather_channels_last[type_index];
-    PlanGather(geometry, planes, type);
+    PlanGather(geometry, type);
   }
 }
 
-void CpuKernel::PlanGather(const ConvGeometry& geometry, bool planes,
-                           ElementType type) {
+void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   GatherProblem& problem = gather_;
-  problem.backward = op_ == ConvOp::kBackpropInput;
-  problem.rows = PlanAxis(geometry.rows, problem.backward);
-  problem.cols = PlanAxis(geometry.cols, problem.backward);
+  const bool backward = op_ == ConvOp::kBackpropInput;
+  problem.backward = backward;
+  problem.channels_last = geometry.data_format == DataFormat::kNHWC;
+  problem.rows = PlanAxis(geometry.rows, backward);
+  problem.cols = PlanAxis(geometry.cols, backward);
   problem.batch = geometry.batch;
   problem.in_depth = geometry.in_depth;
   problem.depth_multiplier = geometry.depth_multiplier;
   const int64_t dst_depth = DstDepth(problem);
+  const int64_t dst_pixels = problem.rows.dst_size * problem.cols.dst_size;
+  const int64_t planes = problem.batch * dst_depth;
+  problem.stream_dst = planes * dst_pixels * SizeOf(type) > StreamThreshold();
+
+  const KernelTable& kernels = *ChosenKernels().kernels;
+  const int type_index = static_cast<int>(type);
+  const int64_t accumulator = type == ElementType::kFloat64 ? 8 : 4;
+  const int64_t lanes = kernels.vector_bytes / accumulator;
   const double taps =
       TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
-  if (planes) {
-    problem.channel_block = 1;
-  } else {
-    // Small filters stream whole pixels; larger ones come back to the same
-    // source rows so often that a narrow block, which stays in cache, pays.
-    // Blocks are of equal size and hold whole vectors.
-    const int64_t limit = taps < 16 ? kMaxChannelBlock : 64;
-    const int64_t blocks = CeilDiv(dst_depth, limit);
-    problem.channel_block = CeilDiv(CeilDiv(dst_depth, blocks), 16) * 16;
-  }
-  problem.num_blocks = CeilDiv(dst_depth, problem.channel_block);
-  num_units_ = problem.batch * problem.num_blocks * problem.rows.dst_size;
-  problem.stream_dst = problem.batch * dst_depth * problem.rows.dst_size *
-                           problem.cols.dst_size * SizeOf(type) >
-                       StreamThreshold();
+  const double unit_taps =
+      taps * (backward ? static_cast<double>(problem.depth_multiplier) : 1.0);
+  const auto set_unit_cycles = [&](double unit_pixels, double overhead) {
+    unit_cycles_ =
+        unit_pixels * (overhead + unit_taps / ProductsPerCycle(type));
+  };
 
-  const double depth_ratio =
-      problem.backward ? static_cast<double>(geometry.depth_multiplier) : 1.0;
-  unit_cycles_ =
-      static_cast<double>(problem.cols.dst_size * problem.channel_block) *
-      (0.5 + depth_ratio * taps / ProductsPerCycle(type));
+  problem.flat = false;
+  const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
+  if (whole_vectors && problem.depth_multiplier == 1 &&
+      UsesDirectGather(problem)) {
+    gather_kernel_ = kernels.gather_direct[type_index];
+    SplitChannels(&problem, lanes, kMaxChannelBlock);
+    num_units_ = problem.batch * problem.num_blocks * PhaseCount(problem.rows) *
+                 TileRows(problem.rows, kernels.direct_tile_rows);
+    set_unit_cycles(
+        static_cast<double>(kernels.direct_tile_rows * problem.cols.dst_size *
+                            problem.channel_block),
+        0.5);
+    return;
+  }
+  problem.flat = !whole_vectors;
+  if (PlanPackedGather(type, lanes, accumulator)) {
+    gather_kernel_ = kernels.gather_packed[type_index];
+    const int64_t images = problem.flat ? 1 : problem.batch;
+    num_units_ = problem.num_blocks * images * problem.row_panels.num_panels *
+                 problem.col_panels.num_panels;
+    set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_, 1.0);
+    return;
+  }
+  gather_kernel_ = kernels.gather_planes[type_index];
+  num_units_ = planes * problem.rows.dst_size;
+  set_unit_cycles(static_cast<double>(problem.cols.dst_size), 0.5);
 }
 
-void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes,
+// False if the problem suits the packed gather badly or not at all.
+bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
+                                 int64_t accumulator) {
+  GatherProblem& problem = gather_;
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t planes = problem.batch * DstDepth(problem);
+  if (problem.flat && planes < lanes / 2) return false;
+
+  problem.block_vectors = 1;
+  if (problem.flat) {
+    problem.num_blocks = CeilDiv(planes, lanes);
+    problem.channel_block = lanes;
+  } else {
+    // A whole line of memory at least.
+    const int64_t line = std::max<int64_t>(lanes, 64 / SizeOf(type));
+    SplitChannels(&problem, lanes, line);
+    const int64_t last_block =
+        DstDepth(problem) - (problem.num_blocks - 1) * problem.channel_block;
+    problem.block_vectors =
+        CeilDiv(std::max(problem.channel_block, last_block), lanes);
+  }
+  const int64_t pixel_bytes =
+      Passes(problem) * problem.block_vectors * lanes * accumulator;
+  const int64_t taps = rows.filter_size * cols.filter_size;
+  if (taps > kPanelBytes / pixel_bytes) return false;
+
+  // Whole rows, if enough of them fit, and all rows, if those fit.
+  const int64_t pixels = kPanelBytes / pixel_bytes;
+  const bool all_row_phases = rows.pitch == 1 || PhaseCount(rows) == 1;
+  const PanelSplit row_split = {all_row_phases, true, 0, 0};
+  const PanelSplit col_split = {true, false, 0, 0};
+  const int64_t tile_rows = std::min<int64_t>(2, PhaseSize(rows, 0));
+  const int64_t least_rows =
+      std::min(rows.src_size, PanelSources(rows, row_split, tile_rows));
+  problem.col_panels = SplitIntoPanels(
+      cols, col_split, 8, pixels / std::max<int64_t>(1, least_rows));
+  if (problem.col_panels.positions == 0) return false;
+  const int64_t panel_cols =
+      std::min(cols.src_size,
+               PanelSources(cols, col_split, problem.col_panels.positions));
+  int64_t row_limit = pixels / std::max<int64_t>(1, panel_cols);
+  problem.row_panels = SplitIntoPanels(rows, row_split, tile_rows, row_limit);
+  if (problem.row_panels.positions == 0) return false;
+  if (problem.flat) {
+    // The sums must fit as well.
+    const auto dst_count = [](const GatherPlan& plan, const PanelSplit& split) {
+      return std::min(
+          plan.dst_size,
+          split.positions * (split.all_phases ? PhaseCount(plan) : 1));
+    };
+    const int64_t dst_cols = dst_count(cols, problem.col_panels);
+    const int64_t dst_limit = kPanelBytes / (lanes * accumulator);
+    while (dst_count(rows, problem.row_panels) * dst_cols > dst_limit) {
+      const int64_t positions = problem.row_panels.positions;
+      if (positions <= tile_rows) return false;
+      problem.row_panels.positions =
+          CeilDiv(positions / 2, tile_rows) * tile_rows;
+      problem.row_panels.num_panels =
+          CeilDiv(PhaseSize(rows, 0), problem.row_panels.positions) *
+          (all_row_phases ? 1 : PhaseCount(rows));
+    }
+    problem.dst_panel_pixels = dst_count(rows, problem.row_panels) * dst_cols;
+  } else {
+    problem.dst_panel_pixels = 0;
+  }
+  problem.panel_pixels =
+      panel_cols *
+      std::min(rows.src_size,
+               PanelSources(rows, row_split, problem.row_panels.positions));
+  scratch_bytes_ =
+      static_cast<size_t>((problem.panel_pixels + taps) * pixel_bytes +
+                          problem.dst_panel_pixels * lanes * accumulator);
+  return true;
+}
+
+void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
                                    ElementType type) {
+  // With a single channel the two layouts are the same bytes, and planes give
+  // the vectors something to hold.
+  const bool planes =
+      geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
+  const KernelTable& kernels = *ChosenKernels().kernels;
+  const int type_index = static_cast<int>(type);
+  filter_gradient_kernel_ =
+      planes ? kernels.filter_gradient_planes[type_index]
+             : kernels.filter_gradient_channels_last[type_index];
   FilterGradientProblem& problem = filter_gradient_;
   problem.rows = PlanAxis(geometry.rows);
   problem.cols = PlanAxis(geometry.cols);
@@ -133,12 +319,13 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry, bool planes,
 
 void CpuKernel::Run(const void* first, const void* second, void* result,
                     int64_t begin, int64_t end) const {
+  void* scratch = Scratch(scratch_bytes_);
   switch (op_) {
     case ConvOp::kForward:
-      gather_kernel_(gather_, first, second, result, begin, end);
+      gather_kernel_(gather_, first, second, result, scratch, begin, end);
       break;
     case ConvOp::kBackpropInput:
-      gather_kernel_(gather_, second, first, result, begin, end);
+      gather_kernel_(gather_, second, first, result, scratch, begin, end);
       break;
     case ConvOp::kBackpropFilter:
       filter_gradient_kernel_(filter_gradient_, first, second, result, begin,

@@ -5,6 +5,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_CPU_KERNEL_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_CPU_KERNEL_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "cc/kernels/conv_geometry.h"
@@ -31,13 +32,14 @@ class CpuKernel {
            int64_t end) const;
 
  private:
-  void PlanGather(const ConvGeometry& geometry, bool planes, ElementType type);
-  void PlanFilterGradient(const ConvGeometry& geometry, bool planes,
-                          ElementType type);
+  void PlanGather(const ConvGeometry& geometry, ElementType type);
+  bool PlanPackedGather(ElementType type, int64_t lanes, int64_t accumulator);
+  void PlanFilterGradient(const ConvGeometry& geometry, ElementType type);
 
   ConvOp op_;
   int64_t num_units_ = 0;
   double unit_cycles_ = 0;
+  size_t scratch_bytes_ = 0;  // of a thread
   GatherProblem gather_;
   FilterGradientProblem filter_gradient_;
   GatherKernel gather_kernel_ = nullptr;

@@ -1,4 +1,6 @@
-// Forward op and input gradient for NCHW: vectors run along a row of a plane.
+// Forward op and input gradient for what suits no other kernel: fewer planes
+// than half a vector has lanes, or filters so large that nothing can be packed.
+// Vectors run along a row of a plane.
 //
 // A unit of work is one dst row of one channel plane. The row is computed in
 // strips of one column phase: within a phase every tap adds a shifted, scaled
@@ -7,6 +9,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_
 
+#include "cc/kernels/cpu/image_steps.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/simd.h"
 
@@ -53,17 +56,17 @@ inline void AddScaled(const T* src, int64_t pitch, int64_t count, A weight,
 // Adds one source plane, weighted by one filter channel, to a strip of dst.
 // Strip position t is position `first + t` of the column phase of `col_run`.
 template <int N, typename T, typename A>
-void AddPlane(const GatherProblem& problem, const T* plane, const T* filter,
-              int64_t filter_depth, TapRun row_run, int64_t row,
-              const TapRun& first_col_run, int64_t first, int64_t count,
-              A* acc) {
+void AddPlane(const GatherProblem& problem, const T* plane,
+              const ImageSteps& steps, const T* filter, int64_t filter_depth,
+              TapRun row_run, int64_t row, const TapRun& first_col_run,
+              int64_t first, int64_t count, A* acc) {
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   for (int64_t row_index = 0;;) {
     const int64_t row_base = row_run.first_src + row * rows.pitch;
     const TapRange row_taps = ClipToSource(rows, row_base, row_run.num_taps);
     for (int64_t m = row_taps.begin; m < row_taps.end; ++m) {
-      const T* src_row = plane + (row_base + m * rows.pitch) * cols.src_size;
+      const T* src_row = plane + (row_base + m * rows.pitch) * steps.row;
       const T* filter_row = filter + (row_run.first_tap + m * rows.tap_step) *
                                          cols.filter_size * filter_depth;
       TapRun col_run = first_col_run;
@@ -75,8 +78,9 @@ void AddPlane(const GatherProblem& problem, const T* plane, const T* filter,
           const A weight =
               Widen(filter_row[(col_run.first_tap + tap * cols.tap_step) *
                                filter_depth]);
-          AddScaled<N>(src_row + base + inside.begin * cols.pitch, cols.pitch,
-                       inside.end - inside.begin, weight, acc + inside.begin);
+          AddScaled<N>(src_row + (base + inside.begin * cols.pitch) * steps.col,
+                       cols.pitch * steps.col, inside.end - inside.begin,
+                       weight, acc + inside.begin);
         }
         if (++col_index >= cols.num_runs) break;
         NextRun(cols, col_index, &col_run);
@@ -89,7 +93,7 @@ void AddPlane(const GatherProblem& problem, const T* plane, const T* filter,
 
 template <typename Isa, typename T>
 void GatherPlanes(const GatherProblem& problem, const void* src_data,
-                  const void* filter_data, void* dst_data, int64_t begin,
+                  const void* filter_data, void* dst_data, void*, int64_t begin,
                   int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   constexpr int N = Isa::kVectorBytes / sizeof(A);
@@ -101,9 +105,11 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
   const GatherPlan& cols = problem.cols;
   const int64_t multiplier = problem.depth_multiplier;
   const int64_t filter_depth = FilterDepth(problem);
-  const int64_t src_depth = SrcDepth(problem);
   const int64_t dst_depth = DstDepth(problem);
-  const int64_t src_plane = rows.src_size * cols.src_size;
+  const ImageSteps src_steps = StepsOf(problem.channels_last, SrcDepth(problem),
+                                       rows.src_size, cols.src_size);
+  const ImageSteps dst_steps =
+      StepsOf(problem.channels_last, dst_depth, rows.dst_size, cols.dst_size);
   const int64_t col_phases = PhaseCount(cols);
   A acc[kStrip + N];
 
@@ -111,9 +117,9 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
     const int64_t row = unit % rows.dst_size;
     const int64_t channel = unit / rows.dst_size % dst_depth;
     const int64_t image = unit / rows.dst_size / dst_depth;
-    T* dst_row = dst + ((image * dst_depth + channel) * rows.dst_size + row) *
-                           cols.dst_size;
-    const T* src_image = src + image * src_depth * src_plane;
+    T* dst_row = dst + image * dst_steps.image + channel * dst_steps.channel +
+                 row * dst_steps.row;
+    const T* src_image = src + image * src_steps.image;
     const TapRun row_run = FirstRun(rows, row % rows.num_phases);
     for (int64_t phase = 0; phase < col_phases; ++phase) {
       const TapRun col_run = FirstRun(cols, phase);
@@ -125,17 +131,19 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
         if (problem.backward) {
           for (int64_t q = 0; q < multiplier; ++q) {
             const int64_t k = channel * multiplier + q;
-            AddPlane<N>(problem, src_image + k * src_plane, filter + k,
-                        filter_depth, row_run, row / rows.num_phases, col_run,
-                        first, count, acc);
+            AddPlane<N>(problem, src_image + k * src_steps.channel, src_steps,
+                        filter + k, filter_depth, row_run,
+                        row / rows.num_phases, col_run, first, count, acc);
           }
         } else {
-          AddPlane<N>(problem, src_image + channel / multiplier * src_plane,
-                      filter + channel, filter_depth, row_run,
+          AddPlane<N>(problem,
+                      src_image + channel / multiplier * src_steps.channel,
+                      src_steps, filter + channel, filter_depth, row_run,
                       row / rows.num_phases, col_run, first, count, acc);
         }
-        T* strip = dst_row + phase + first * cols.num_phases;
-        if (cols.num_phases == 1) {
+        const int64_t step = cols.num_phases * dst_steps.col;
+        T* strip = dst_row + phase * dst_steps.col + first * step;
+        if (step == 1) {
           int64_t t = 0;
           for (; t + N <= count; t += N) {
             Access<T, N>::Store(Access<A, N>::Load(acc + t), strip + t);
@@ -149,7 +157,7 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
             T pixels[N];
             Access<T, N>::Store(Access<A, N>::Load(acc + t), pixels);
             for (int lane = 0; lane < N && t + lane < count; ++lane) {
-              strip[(t + lane) * cols.num_phases] = pixels[lane];
+              strip[(t + lane) * step] = pixels[lane];
             }
           }
         }

@@ -10,6 +10,9 @@ struct Generic {
   static constexpr int kWideCols = 7;
   static constexpr int kNarrowCols = 4;
   static constexpr int kMaxTaps = 5;
+  static constexpr int kPairMaxTaps = 0;
+  static constexpr int kPairCols = 4;
+  static constexpr int kPairNarrowCols = 4;
 };
 
 }  // namespace

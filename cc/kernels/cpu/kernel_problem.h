@@ -11,6 +11,16 @@
 
 namespace tf_dwgrad {
 
+// How the positions of one dimension are cut into panels whose source pixels
+// are packed together.
+struct PanelSplit {
+  // Phases that share sources go together; otherwise each panel is of one.
+  bool all_phases;
+  bool skip_sources;  // that no position needs
+  int64_t positions;  // of a phase in a panel, at most
+  int64_t num_panels;
+};
+
 // The forward op (dst is output, src is input) or the input gradient (dst is
 // dX, src is dY). Filter channels are those of the output, in_depth *
 // depth_multiplier of them.
@@ -21,9 +31,19 @@ struct GatherProblem {
   int64_t in_depth;
   int64_t depth_multiplier;
   bool backward;
-  int64_t channel_block;  // dst channels in a unit of work
-  int64_t num_blocks;
+  bool channels_last;
   bool stream_dst;  // dst is too large to be read from cache afterwards
+  // The channels of an image are cut into blocks, the last of which takes what
+  // is left and may be a vector longer. If `flat`, blocks are of a vector of
+  // dst planes instead, that is, of all channels of all images in turn.
+  bool flat;
+  int64_t channel_block;
+  int64_t num_blocks;
+  int64_t block_vectors;  // of accumulators, in the largest block
+  PanelSplit row_panels;
+  PanelSplit col_panels;
+  int64_t panel_pixels;  // of the source, at most
+  int64_t dst_panel_pixels;
 };
 
 static inline int64_t FilterDepth(const GatherProblem& problem) {
@@ -54,11 +74,18 @@ struct FilterGradientProblem {
   int64_t depth_multiplier;
 };
 
+static inline int64_t Passes(const GatherProblem& problem) {
+  return problem.backward ? problem.depth_multiplier : 1;
+}
+static inline int64_t TileRows(const GatherPlan& rows, int64_t tile_rows) {
+  return (PhaseSize(rows, 0) + tile_rows - 1) / tile_rows;
+}
+
 // Each kernel does the units [begin, end) of its problem. Units write disjoint
 // parts of the result, and what one writes does not depend on the others.
 typedef void (*GatherKernel)(const GatherProblem& problem, const void* src,
-                             const void* filter, void* dst, int64_t begin,
-                             int64_t end);
+                             const void* filter, void* dst, void* scratch,
+                             int64_t begin, int64_t end);
 typedef void (*FilterGradientKernel)(const FilterGradientProblem& problem,
                                      const void* input,
                                      const void* out_backprop,
@@ -69,14 +96,19 @@ typedef void (*FilterGradientKernel)(const FilterGradientProblem& problem,
 struct KernelTable {
   const char* isa;
   int vector_bytes;
-  GatherKernel gather_channels_last[kNumElementTypes];
+  int direct_tile_rows;  // in a unit of the direct gather
+  GatherKernel gather_direct[kNumElementTypes];
+  GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
   FilterGradientKernel filter_gradient_channels_last[kNumElementTypes];
   FilterGradientKernel filter_gradient_planes[kNumElementTypes];
 };
 
-// The largest channel_block of a gather over NHWC.
+// The largest channel_block.
 inline constexpr int64_t kMaxChannelBlock = 256;
+
+// The most tap columns of a phase that the direct gather takes.
+inline constexpr int kDirectMaxTaps = 3;
 
 // Filter channels in a unit of the channels-last filter gradient.
 inline constexpr int64_t kFilterGradientBlock = 16;

@@ -4,16 +4,20 @@
 // would keep one copy of it for every CPU.
 //
 // The description of an instruction set:
-//   kVectorBytes  size of a register
-//   kWideCols     positions of a tile; with kMaxTaps weights and a pixel they
-//   kNarrowCols   must fit the registers
-//   kMaxTaps      neighbouring taps that are done at a time
+//   kVectorBytes     size of a register
+//   kMaxTaps         neighbouring taps that are done at a time
+//   kWideCols        positions of a tile of one row; with kMaxTaps weights and
+//   kNarrowCols      a pixel they must fit the registers
+//   kPairMaxTaps     taps up to which tiles of two rows are used; 0 for never
+//   kPairCols        positions in each row of such a tile; together with twice
+//   kPairNarrowCols  as many weights they must fit
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
 
 #include "cc/kernels/cpu/filter_gradient.h"
-#include "cc/kernels/cpu/gather_channels_last.h"
+#include "cc/kernels/cpu/gather_direct.h"
+#include "cc/kernels/cpu/gather_packed.h"
 #include "cc/kernels/cpu/gather_planes.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 
@@ -25,8 +29,11 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   return {
       name,
       Isa::kVectorBytes,
-      {GatherChannelsLast<Isa, Half>, GatherChannelsLast<Isa, BFloat16>,
-       GatherChannelsLast<Isa, float>, GatherChannelsLast<Isa, double>},
+      kDirectMaxTaps <= Isa::kPairMaxTaps ? 2 : 1,
+      {GatherDirect<Isa, Half>, GatherDirect<Isa, BFloat16>,
+       GatherDirect<Isa, float>, GatherDirect<Isa, double>},
+      {GatherPacked<Isa, Half>, GatherPacked<Isa, BFloat16>,
+       GatherPacked<Isa, float>, GatherPacked<Isa, double>},
       {GatherPlanes<Isa, Half>, GatherPlanes<Isa, BFloat16>,
        GatherPlanes<Isa, float>, GatherPlanes<Isa, double>},
       {FilterGradientChannelsLast<Isa, Half>,

@@ -25,6 +25,12 @@ struct VectorOf {
 template <typename A, int N>
 using Vector = typename VectorOf<A, N>::type;
 
+// A number as a type, for generic lambdas.
+template <int kNumber>
+struct Int {
+  static constexpr int kValue = kNumber;
+};
+
 template <typename To, typename From>
 inline To BitCast(const From& from) {
   static_assert(sizeof(To) == sizeof(From), "sizes must match");

@@ -10,6 +10,9 @@ struct Avx2 {
   static constexpr int kWideCols = 7;
   static constexpr int kNarrowCols = 4;
   static constexpr int kMaxTaps = 7;
+  static constexpr int kPairMaxTaps = 3;
+  static constexpr int kPairCols = 4;
+  static constexpr int kPairNarrowCols = 4;
 };
 
 }  // namespace

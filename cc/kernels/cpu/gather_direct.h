@@ -1,0 +1,101 @@
+// Forward op and input gradient for NHWC with few taps and without a depth
+// multiplier: they stream from the source to the result, vectors over channels.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_DIRECT_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_GATHER_DIRECT_H_
+
+#include "cc/kernels/cpu/gather_tile.h"
+#include "cc/kernels/cpu/kernel_problem.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// A unit of work is a tile row (one or two rows of a row phase) of one image
+// for one block of channels.
+template <typename Isa, typename T>
+void GatherDirect(const GatherProblem& problem, const void* src_data,
+                  const void* filter_data, void* dst_data, void*, int64_t begin,
+                  int64_t end) {
+  typedef typename AccumulatorOf<T>::type A;
+  constexpr int N = Isa::kVectorBytes / sizeof(A);
+  constexpr int kMaxPositions = 16;
+  static_assert(2 * Isa::kPairCols <= kMaxPositions, "the panel is too small");
+  static_assert(Isa::kWideCols <= kMaxPositions, "the panel is too small");
+  const T* src = static_cast<const T*>(src_data);
+  const T* filter = static_cast<const T*>(filter_data);
+  T* dst = static_cast<T*>(dst_data);
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t depth = problem.in_depth;
+  const int64_t col_phases = PhaseCount(cols);
+  const int64_t tile_rows = kDirectMaxTaps <= Isa::kPairMaxTaps ? 2 : 1;
+  A panel[kMaxPositions * (kMaxChannelBlock + N)];
+
+  Operands<T> operands;
+  operands.first_row = 0;
+  operands.first_col = 0;
+  operands.row_pitch = 1;
+  operands.src_row_step = cols.src_size * depth;
+  operands.src_col_step = depth;
+  operands.src_pass_step = 0;
+  operands.filter_tap_step = depth;
+  operands.filter_pass_step = 0;
+  operands.passes = 1;
+
+  TileSums<T> sums;
+  sums.panel = panel;
+  sums.row_step = rows.num_phases * cols.dst_size * depth;
+  sums.col_step = cols.num_phases * depth;
+  // Every vector of every pixel must be aligned.
+  sums.stream = problem.stream_dst && kCanStream<T> && depth % N == 0 &&
+                reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
+
+  const int64_t row_phases = PhaseCount(rows);
+  const int64_t groups = TileRows(rows, tile_rows);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t index = unit % (row_phases * groups);
+    const int64_t block = unit / (row_phases * groups) % problem.num_blocks;
+    const int64_t image = unit / (row_phases * groups) / problem.num_blocks;
+    // The phases of a stride read the same source rows, those of a dilation
+    // different ones.
+    const int64_t row_phase =
+        rows.pitch == 1 ? index % row_phases : index / groups;
+    TilePlace tile;
+    tile.row =
+        (rows.pitch == 1 ? index / row_phases : index % groups) * tile_rows;
+    const int64_t rows_left = PhaseSize(rows, row_phase) - tile.row;
+    if (rows_left <= 0) continue;
+    tile.row_run = FirstRun(rows, row_phase);
+
+    const int64_t channel = block * problem.channel_block;
+    const int64_t channels = block + 1 < problem.num_blocks
+                                 ? problem.channel_block
+                                 : depth - channel;
+    operands.src =
+        src + image * rows.src_size * operands.src_row_step + channel;
+    operands.filter = filter + channel;
+    // Below the last row of an image the next one begins.
+    operands.prefetch_rows = rows.src_size * (problem.batch - image);
+    T* dst_row =
+        dst +
+        ((image * rows.dst_size + row_phase + tile.row * rows.num_phases) *
+         cols.dst_size) *
+            depth +
+        channel;
+    for (int64_t phase = 0; phase < col_phases; ++phase) {
+      tile.col_run = FirstRun(cols, phase);
+      sums.dst = dst_row + phase * depth;
+      SumTileRow<Isa, N, kDirectMaxTaps>(
+          problem, tile,
+          rows_left < tile_rows ? 1 : static_cast<int>(tile_rows), 0,
+          PhaseSize(cols, phase), operands, channels, sums,
+          [](int64_t, int64_t, int64_t) {});
+    }
+  }
+  if (sums.stream) FinishStreaming();
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_GATHER_DIRECT_H_

@@ -1,0 +1,492 @@
+// Forward op and input gradient from packed sources: either layout, any depth
+// multiplier, any number of taps.
+//
+// A unit of work first copies the source pixels and the filter taps that it
+// needs into scratch memory, one vector of accumulators per pixel or tap. The
+// copy turns NCHW into vectors of channels, sets the filter channels of a depth
+// multiplier apart, widens 16-bit types once, and puts pixels whose distance in
+// the image is a large power of two, which would compete for few places in the
+// cache, next to each other. The tiles are then the same as those of the direct
+// gather. In NCHW the sums too are turned around on their way out.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
+
+#include "cc/kernels/cpu/gather_tile.h"
+#include "cc/kernels/cpu/image_steps.h"
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/transpose.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// Packs pixels at distance `step` of which every lane has its own source.
+template <int N, typename T, typename A>
+void PackLanes(const T* const (&lanes)[N], int64_t offset, int64_t step,
+               int64_t count, A* to) {
+  if (step == 1 && count >= N) {
+    for (int64_t index = 0; index * N < count; ++index) {
+      const int64_t pixel = FirstLane<N>(index, count);
+      Vector<A, N> square[N];
+#pragma GCC unroll 16
+      for (int lane = 0; lane < N; ++lane) {
+        square[lane] = Access<T, N>::Load(lanes[lane] + offset + pixel);
+      }
+      Transpose<A, N>(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) {
+        Access<A, N>::Store(square[i], to + (pixel + i) * N);
+      }
+    }
+    return;
+  }
+  for (int64_t pixel = 0; pixel < count; ++pixel) {
+    T gathered[N];
+    for (int lane = 0; lane < N; ++lane) {
+      gathered[lane] = lanes[lane][offset + pixel * step];
+    }
+    Access<A, N>::Store(Access<T, N>::Load(gathered), to + pixel * N);
+  }
+}
+
+// The way back, for the first `used` lanes.
+template <int N, typename T, typename A>
+void UnpackLanes(const A* from, int64_t count, T* const (&lanes)[N], int used,
+                 int64_t offset, int64_t step, bool stream) {
+  if (step == 1 && count >= N) {
+    for (int64_t index = 0; index * N < count; ++index) {
+      const int64_t pixel = FirstLane<N>(index, count);
+      Vector<A, N> square[N];
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) {
+        square[i] = Access<A, N>::Load(from + (pixel + i) * N);
+      }
+      Transpose<A, N>(square);
+      const bool aligned = stream && pixel == index * N;
+#pragma GCC unroll 16
+      for (int lane = 0; lane < N; ++lane) {
+        if (lane >= used) continue;
+        T* to = lanes[lane] + offset + pixel;
+        if (kCanStream<T> && aligned) {
+          Stream(square[lane], to);
+        } else {
+          Access<T, N>::Store(square[lane], to);
+        }
+      }
+    }
+    return;
+  }
+  for (int64_t pixel = 0; pixel < count; ++pixel) {
+    T values[N];
+    Access<T, N>::Store(Access<A, N>::Load(from + pixel * N), values);
+    for (int lane = 0; lane < used; ++lane) {
+      lanes[lane][offset + pixel * step] = values[lane];
+    }
+  }
+}
+
+// One vector of dst planes: where its lanes belong.
+template <int N>
+struct LaneMap {
+  int64_t image[N];
+  int64_t channel[N];  // of dst
+  int used;
+  bool contiguous;  // channels of one image in ascending order
+};
+
+template <int N>
+LaneMap<N> MapLanes(int64_t first_plane, int64_t num_planes, int64_t depth) {
+  LaneMap<N> map;
+  const int64_t left = num_planes - first_plane;
+  map.used = left < N ? static_cast<int>(left) : N;
+  int64_t image = first_plane / depth;
+  int64_t channel = first_plane % depth;
+  map.contiguous = map.used == N && channel + N <= depth;
+  for (int lane = 0; lane < N; ++lane) {
+    map.image[lane] = image;
+    map.channel[lane] = channel;
+    // The lanes that are left over repeat the last plane.
+    if (lane + 1 < map.used && ++channel == depth) {
+      channel = 0;
+      ++image;
+    }
+  }
+  return map;
+}
+
+// The part of one dimension that a panel covers.
+struct PanelRange {
+  int64_t first_phase;
+  int64_t end_phase;
+  int64_t begin;  // positions of each phase
+  int64_t end;
+  SourceRange sources;
+  // dst positions, in the order in which the panel holds them.
+  int64_t first_dst;
+  int64_t dst_count;
+  int64_t dst_pitch;
+};
+
+inline PanelRange FindPanel(const GatherPlan& plan, const PanelSplit& split,
+                            int64_t index) {
+  PanelRange range;
+  const int64_t phases = PhaseCount(plan);
+  int64_t panel = index;
+  range.first_phase = 0;
+  range.end_phase = phases;
+  if (!split.all_phases) {
+    const int64_t panels = split.num_panels / phases;
+    range.first_phase = index / panels;
+    range.end_phase = range.first_phase + 1;
+    panel = index % panels;
+  }
+  const int64_t size = PhaseSize(plan, range.first_phase);
+  range.begin = panel * split.positions;
+  range.end = range.begin + split.positions;
+  if (range.end > size) range.end = size;
+  if (range.begin > range.end) range.begin = range.end;
+  range.sources = SourcesOf(plan, range.first_phase, range.end_phase,
+                            range.begin, range.end, split.skip_sources);
+  range.dst_pitch = split.all_phases ? 1 : plan.num_phases;
+  range.first_dst = range.first_phase + range.begin * plan.num_phases;
+  const int64_t end = range.first_phase + range.end * plan.num_phases;
+  range.dst_count =
+      split.all_phases
+          ? (end < plan.dst_size ? end : plan.dst_size) - range.first_dst
+          : range.end - range.begin;
+  return range;
+}
+
+template <typename Isa, typename T>
+class PackedGather {
+ public:
+  PackedGather(const GatherProblem& problem, const void* src,
+               const void* filter, void* dst, void* scratch)
+      : problem_(problem),
+        rows_(problem.rows),
+        cols_(problem.cols),
+        src_(static_cast<const T*>(src)),
+        filter_(static_cast<const T*>(filter)),
+        dst_(static_cast<T*>(dst)),
+        passes_(Passes(problem)) {
+    src_steps_ = StepsOf(problem.channels_last, SrcDepth(problem),
+                         rows_.src_size, cols_.src_size);
+    dst_steps_ = StepsOf(problem.channels_last, DstDepth(problem),
+                         rows_.dst_size, cols_.dst_size);
+    taps_ = rows_.filter_size * cols_.filter_size;
+    max_vectors_ = problem.block_vectors;
+    packed_src_ = static_cast<A*>(scratch);
+    packed_filter_ =
+        packed_src_ + passes_ * max_vectors_ * problem.panel_pixels * N;
+    packed_dst_ = packed_filter_ + passes_ * max_vectors_ * taps_ * N;
+    const int64_t aligned =
+        problem.flat ? rows_.dst_size * cols_.dst_size : DstDepth(problem);
+    stream_ = problem.stream_dst && kCanStream<T> && aligned % N == 0 &&
+              reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
+  }
+
+  template <int kMaxTaps>
+  void Run(int64_t begin, int64_t end) {
+    const int64_t images = problem_.flat ? 1 : problem_.batch;
+    int64_t packed_block = -1;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      int64_t rest = unit;
+      const int64_t col_panel = rest % problem_.col_panels.num_panels;
+      rest /= problem_.col_panels.num_panels;
+      const int64_t row_panel = rest % problem_.row_panels.num_panels;
+      rest /= problem_.row_panels.num_panels;
+      const int64_t image = rest % images;
+      const int64_t block = rest / images;
+      row_range_ = FindPanel(rows_, problem_.row_panels, row_panel);
+      col_range_ = FindPanel(cols_, problem_.col_panels, col_panel);
+      if (row_range_.dst_count == 0 || col_range_.dst_count == 0) continue;
+      if (block != packed_block) {
+        StartBlock(block);
+        packed_block = block;
+      }
+      if (problem_.flat) {
+        PackFlat();
+        RunTiles<kMaxTaps>(0, packed_dst_);
+        UnpackFlat();
+      } else {
+        PackChannels(image);
+        T* dst = dst_ + image * dst_steps_.image +
+                 row_range_.first_dst * dst_steps_.row +
+                 col_range_.first_dst * dst_steps_.col + first_channel_;
+        for (int64_t vector = 0; vector < num_vectors_; ++vector) {
+          RunTiles<kMaxTaps>(vector, dst + FirstLane<N>(vector, channels_));
+        }
+      }
+    }
+    if (stream_) FinishStreaming();
+  }
+
+ private:
+  typedef typename AccumulatorOf<T>::type A;
+  static constexpr int N = Isa::kVectorBytes / sizeof(A);
+
+  int64_t SrcChannel(int64_t dst_channel, int64_t pass) const {
+    return problem_.backward ? dst_channel * passes_ + pass
+                             : dst_channel / problem_.depth_multiplier;
+  }
+
+  A* PackedSrc(int64_t pass, int64_t vector) const {
+    return packed_src_ +
+           (pass * max_vectors_ + vector) * problem_.panel_pixels * N;
+  }
+
+  // Finds the channels of a block and packs its filter.
+  void StartBlock(int64_t block) {
+    if (problem_.flat) {
+      map_ = MapLanes<N>(block * N, problem_.batch * DstDepth(problem_),
+                         DstDepth(problem_));
+      first_channel_ = map_.channel[0];
+      channels_ = N;
+      num_vectors_ = 1;
+      PackFilter(map_.channel, map_.contiguous, 0);
+      return;
+    }
+    first_channel_ = block * problem_.channel_block;
+    channels_ = block + 1 < problem_.num_blocks
+                    ? problem_.channel_block
+                    : DstDepth(problem_) - first_channel_;
+    num_vectors_ = (channels_ + N - 1) / N;
+    for (int64_t vector = 0; vector < num_vectors_; ++vector) {
+      int64_t channels[N];
+      for (int lane = 0; lane < N; ++lane) {
+        channels[lane] =
+            first_channel_ + FirstLane<N>(vector, channels_) + lane;
+      }
+      PackFilter(channels, true, vector);
+    }
+  }
+
+  void PackFilter(const int64_t (&channels)[N], bool contiguous,
+                  int64_t vector) {
+    const int64_t depth = FilterDepth(problem_);
+    for (int64_t pass = 0; pass < passes_; ++pass) {
+      A* to = packed_filter_ + (pass * max_vectors_ + vector) * taps_ * N;
+      for (int64_t tap = 0; tap < taps_; ++tap) {
+        const T* from = filter_ + tap * depth;
+        if (contiguous && passes_ == 1) {
+          Access<A, N>::Store(Access<T, N>::Load(from + channels[0]),
+                              to + tap * N);
+          continue;
+        }
+        T gathered[N];
+        for (int lane = 0; lane < N; ++lane) {
+          gathered[lane] = from[channels[lane] * passes_ + pass];
+        }
+        Access<A, N>::Store(Access<T, N>::Load(gathered), to + tap * N);
+      }
+    }
+  }
+
+  // Calls pack(offset in the source, pixels, first packed pixel) for pieces of
+  // neighbouring pixels.
+  template <typename Pack>
+  void ForEachPiece(Pack pack) const {
+    const SourceRange& rows = row_range_.sources;
+    const SourceRange& cols = col_range_.sources;
+    if (rows.pitch == 1 && cols.count == cols_.src_size) {
+      pack(rows.first * src_steps_.row, rows.count * cols.count, 0);
+      return;
+    }
+    for (int64_t row = 0; row < rows.count; ++row) {
+      pack((rows.first + row * rows.pitch) * src_steps_.row +
+               cols.first * src_steps_.col,
+           cols.count, row * cols.count);
+    }
+  }
+
+  void PackFlat() {
+    for (int64_t pass = 0; pass < passes_; ++pass) {
+      const T* lanes[N];
+      for (int lane = 0; lane < N; ++lane) {
+        lanes[lane] = src_ + map_.image[lane] * src_steps_.image +
+                      SrcChannel(map_.channel[lane], pass) * src_steps_.channel;
+      }
+      A* to = PackedSrc(pass, 0);
+      ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
+        PackLanes<N>(lanes, offset, src_steps_.col, count, to + first * N);
+      });
+    }
+  }
+
+  void UnpackFlat() {
+    T* lanes[N];
+    for (int lane = 0; lane < N; ++lane) {
+      lanes[lane] = dst_ + map_.image[lane] * dst_steps_.image +
+                    map_.channel[lane] * dst_steps_.channel;
+    }
+    const PanelRange& rows = row_range_;
+    const PanelRange& cols = col_range_;
+    if (rows.dst_pitch == 1 && cols.dst_count == cols_.dst_size) {
+      const int64_t offset = rows.first_dst * dst_steps_.row;
+      UnpackLanes<N>(packed_dst_, rows.dst_count * cols.dst_count, lanes,
+                     map_.used, offset, dst_steps_.col,
+                     stream_ && offset % N == 0);
+      return;
+    }
+    for (int64_t row = 0; row < rows.dst_count; ++row) {
+      UnpackLanes<N>(packed_dst_ + row * cols.dst_count * N, cols.dst_count,
+                     lanes, map_.used,
+                     (rows.first_dst + row * rows.dst_pitch) * dst_steps_.row +
+                         cols.first_dst * dst_steps_.col,
+                     dst_steps_.col, false);
+    }
+  }
+
+  void PackChannels(int64_t image) {
+    const T* src = src_ + image * src_steps_.image;
+    ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
+      for (int64_t vector = 0; vector < num_vectors_; ++vector) {
+        const int64_t channel =
+            first_channel_ + FirstLane<N>(vector, channels_);
+        for (int64_t pass = 0; pass < passes_; ++pass) {
+          A* to = PackedSrc(pass, vector) + first * N;
+          if (problem_.depth_multiplier == 1) {
+            const T* from = src + offset + channel;
+            for (int64_t pixel = 0; pixel < count; ++pixel) {
+              Access<A, N>::Store(
+                  Access<T, N>::Load(from + pixel * src_steps_.col),
+                  to + pixel * N);
+            }
+            continue;
+          }
+          const T* lanes[N];
+          for (int lane = 0; lane < N; ++lane) {
+            lanes[lane] = src + SrcChannel(channel + lane, pass);
+          }
+          PackLanes<N>(lanes, offset, src_steps_.col, count, to);
+        }
+      }
+    });
+  }
+
+  // All tiles of the panel for one vector of channels. D is A if dst is the
+  // packed panel, T if it is the image at the panel's first position.
+  template <int kMaxTaps, typename D>
+  void RunTiles(int64_t vector, D* dst) {
+    constexpr int kTileRows = kMaxTaps <= Isa::kPairMaxTaps ? 2 : 1;
+    constexpr int kMaxPositions = 16;
+    A panel[kMaxPositions * N];
+    Operands<A> operands;
+    operands.src = PackedSrc(0, vector);
+    operands.first_row = row_range_.sources.first;
+    operands.first_col = col_range_.sources.first;
+    operands.row_pitch = row_range_.sources.pitch;
+    operands.src_row_step = col_range_.sources.count * N;
+    operands.src_col_step = N;
+    operands.src_pass_step = max_vectors_ * problem_.panel_pixels * N;
+    operands.filter = packed_filter_ + vector * taps_ * N;
+    operands.filter_tap_step = N;
+    operands.filter_pass_step = max_vectors_ * taps_ * N;
+    operands.passes = passes_;
+    operands.prefetch_rows = 0;
+
+    const int64_t row_step = problem_.flat
+                                 ? col_range_.dst_count * N
+                                 : dst_steps_.row * row_range_.dst_pitch;
+    const int64_t col_step = problem_.flat ? N : dst_steps_.col;
+    const int64_t row_phases = row_range_.end_phase - row_range_.first_phase;
+    TileSums<A> sums;
+    sums.panel = panel;
+    sums.row_step = row_step * row_phases;
+    sums.col_step = col_step * cols_.num_phases;
+    sums.stream = stream_ && !problem_.flat;
+
+    for (int64_t first = row_range_.begin; first < row_range_.end;
+         first += kTileRows) {
+      for (int64_t row_phase = row_range_.first_phase;
+           row_phase < row_range_.end_phase; ++row_phase) {
+        TilePlace tile;
+        tile.row = first;
+        tile.row_run = FirstRun(rows_, row_phase);
+        const int64_t phase_end = PhaseSize(rows_, row_phase);
+        const int64_t rows_left =
+            (phase_end < row_range_.end ? phase_end : row_range_.end) - first;
+        if (rows_left <= 0) continue;
+        const int tile_rows = rows_left < kTileRows ? 1 : kTileRows;
+        for (int64_t phase = 0; phase < PhaseCount(cols_); ++phase) {
+          tile.col_run = FirstRun(cols_, phase);
+          const int64_t phase_size = PhaseSize(cols_, phase);
+          const int64_t end =
+              phase_size < col_range_.end ? phase_size : col_range_.end;
+          if (col_range_.begin >= end) continue;
+          // dst of position 0 of the phase.
+          D* tile_dst =
+              dst +
+              ((first - row_range_.begin) * row_phases + row_phase -
+               row_range_.first_phase) *
+                  row_step +
+              (phase - col_range_.begin * cols_.num_phases) * col_step;
+          if constexpr (sizeof(D) == sizeof(A)) {
+            sums.dst = reinterpret_cast<A*>(tile_dst);
+            SumTileRow<Isa, N, kMaxTaps>(
+                problem_, tile, tile_rows, col_range_.begin, end, operands, N,
+                sums, [](int64_t, int64_t, int64_t) {});
+          } else {
+            sums.dst = nullptr;
+            SumTileRow<Isa, N, kMaxTaps>(
+                problem_, tile, tile_rows, col_range_.begin, end, operands, N,
+                sums, [&](int64_t position, int64_t positions, int64_t step) {
+                  for (int row = 0; row < tile_rows; ++row) {
+                    for (int64_t i = 0; i < positions; ++i) {
+                      Access<D, N>::Store(
+                          Access<A, N>::Load(panel + (row * step + i) * N),
+                          tile_dst + row * sums.row_step +
+                              (position + i) * sums.col_step);
+                    }
+                  }
+                });
+          }
+        }
+      }
+    }
+  }
+
+  const GatherProblem& problem_;
+  const GatherPlan& rows_;
+  const GatherPlan& cols_;
+  const T* src_;
+  const T* filter_;
+  T* dst_;
+  int64_t passes_;
+  ImageSteps src_steps_;
+  ImageSteps dst_steps_;
+  int64_t taps_;
+  int64_t max_vectors_;
+  A* packed_src_;
+  A* packed_filter_;
+  A* packed_dst_;
+  bool stream_;
+  // Of the unit at hand.
+  PanelRange row_range_ = {};
+  PanelRange col_range_ = {};
+  LaneMap<N> map_ = {};
+  int64_t first_channel_ = 0;
+  int64_t channels_ = 0;
+  int64_t num_vectors_ = 0;
+};
+
+template <typename Isa, typename T>
+void GatherPacked(const GatherProblem& problem, const void* src,
+                  const void* filter, void* dst, void* scratch, int64_t begin,
+                  int64_t end) {
+  PackedGather<Isa, T> gather(problem, src, filter, dst, scratch);
+  if constexpr (Isa::kPairMaxTaps < Isa::kMaxTaps && Isa::kPairMaxTaps > 0) {
+    const int64_t step = problem.cols.tap_step < 0 ? -problem.cols.tap_step
+                                                   : problem.cols.tap_step;
+    if (problem.cols.filter_size <= Isa::kPairMaxTaps * step) {
+      gather.template Run<Isa::kPairMaxTaps>(begin, end);
+      return;
+    }
+  }
+  gather.template Run<Isa::kMaxTaps>(begin, end);
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
