@@ -13,6 +13,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace tf_dwgrad {
@@ -49,8 +51,14 @@ inline V LoadBits(const T* from) {
 
 // binary16 to binary32. Subnormals are rebuilt by a subtraction of normal
 // numbers, so that the result holds even where denormals are flushed to zero.
+// (ARM64's conversions heed no such mode for halfs.)
 template <int N>
 inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
+#if defined(__aarch64__)
+  if constexpr (N == 4) {
+    return BitCast<Vector<float, N>>(vcvt_f32_f16(BitCast<float16x4_t>(half)));
+  }
+#endif
   typedef Vector<uint32_t, N> Bits;
   typedef Vector<float, N> Floats;
   const Bits wide = __builtin_convertvector(half, Bits);
@@ -71,6 +79,12 @@ inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
 // binary32 to binary16, rounding to nearest even.
 template <int N>
 inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
+#if defined(__aarch64__)
+  if constexpr (N == 4) {
+    return BitCast<Vector<uint16_t, N>>(
+        vcvt_f16_f32(BitCast<float32x4_t>(value)));
+  }
+#endif
   typedef Vector<uint32_t, N> Bits;
   typedef Vector<float, N> Floats;
   const Bits all = BitCast<Bits>(value);
@@ -96,6 +110,12 @@ inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
 
 template <int N>
 inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
+#if defined(__aarch64__)
+  if constexpr (N == 4) {
+    return BitCast<Vector<float, N>>(
+        vshll_n_u16(BitCast<uint16x4_t>(bits), 16));
+  }
+#endif
   typedef Vector<uint32_t, N> Bits;
   return BitCast<Vector<float, N>>(__builtin_convertvector(bits, Bits) << 16);
 }
