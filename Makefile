@@ -4,6 +4,9 @@
 BIN := .venv/bin
 PYTHON_IN_VENV := $(BIN)/python
 OUTPUT ?= demo_output
+# What micro-bench times, and how.
+MICRO_BENCH ?= --benchmark_filter='^machine|^input_gradient/.*/float32/NHWC' \
+  --benchmark_min_time=0.2
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
 # What goes into the package. Folders too: their times change when a file is deleted.
@@ -26,7 +29,7 @@ endif
 # The demo and the tests run what is installed, not what lies in the tree.
 unexport PYTHONPATH PYTHONHOME TF_DWGRAD_OP_LIBRARY TF_DWGRAD_SKIP_VERSION_CHECK
 
-.PHONY: help demo test cc-test python-test sweep arm-tools arm-test lint format clean \
+.PHONY: help demo test cc-test python-test sweep arm-tools arm-test micro-bench lint format clean \
   distclean FORCE
 
 help:  ## this list
@@ -70,6 +73,14 @@ arm-test: arm-tools .venv/ready  ## the C++ tests for ARM64, cross-compiled, und
 	@$(IN_VENV) cmake --build --preset aarch64 --parallel $(JOBS) -- --quiet
 	@echo "== Running the C++ tests for ARM64"
 	@$(IN_VENV) ctest --preset aarch64
+
+micro-bench: .venv/ready  ## the kernels alone, as shares of what the machine can do
+	@echo "== Building the benchmark of the kernels"
+	@$(IN_VENV) cmake -S . -B build/benchmarks -G "Unix Makefiles" \
+	  -DTF_DWGRAD_BUILD_LIBRARY=OFF -DTF_DWGRAD_BUILD_BENCHMARKS=ON \
+	  --log-level=WARNING >/dev/null
+	@$(IN_VENV) cmake --build build/benchmarks --parallel $(JOBS) -- --quiet
+	@build/benchmarks/benchmarks/cc/kernel_benchmark $(MICRO_BENCH)
 
 lint: .venv/ready  ## check style and formatting
 	@$(BIN)/ruff check .
