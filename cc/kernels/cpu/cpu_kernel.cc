@@ -114,6 +114,10 @@ void SplitChannels(GatherProblem* problem, int64_t lanes, int64_t limit) {
   if (depth - problem->num_blocks * problem->channel_block >= lanes) {
     ++problem->num_blocks;
   }
+  const int64_t last =
+      depth - (problem->num_blocks - 1) * problem->channel_block;
+  problem->block_vectors =
+      CeilDiv(std::max(problem->channel_block, last), lanes);
 }
 
 // Taps of a phase, at most.
@@ -121,10 +125,13 @@ int64_t MostTaps(const GatherPlan& plan) {
   return CeilDiv(plan.filter_size, std::abs(plan.tap_step));
 }
 
-// With few taps a result is not worth the copy of its sources.
-bool UsesDirectGather(const GatherProblem& problem) {
-  return MostTaps(problem.cols) <= kDirectMaxTaps &&
-         MostTaps(problem.rows) * MostTaps(problem.cols) < 16;
+// Where a result has so many taps that the copy of its sources costs little,
+// packed sources are worth it.
+bool UsesDirectGather(const GatherProblem& problem, int64_t lanes) {
+  static int most = getenv("DIRECT") ? atoi(getenv("DIRECT")) : 400;
+  return problem.channels_last && problem.depth_multiplier == 1 &&
+         problem.in_depth >= lanes &&
+         MostTaps(problem.rows) * MostTaps(problem.cols) < most;
 }
 
 // Scratch memory that a thread keeps.
@@ -188,15 +195,23 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   };
 
   problem.flat = false;
+  problem.tile_rows = MostTaps(problem.cols) <= kernels.pair_max_taps ? 2 : 1;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
-  if (whole_vectors && problem.depth_multiplier == 1 &&
-      UsesDirectGather(problem)) {
+  if (UsesDirectGather(problem, lanes)) {
     gather_kernel_ = kernels.gather_direct[type_index];
-    SplitChannels(&problem, lanes, kMaxChannelBlock);
+    // The packed filter of a block must leave room in the cache.
+    const int64_t filter_taps =
+        problem.rows.filter_size * problem.cols.filter_size;
+    const int64_t vectors =
+        kPanelBytes / 2 / (filter_taps * kernels.vector_bytes);
+    SplitChannels(&problem, lanes,
+                  std::clamp(vectors * lanes, lanes, kMaxChannelBlock));
+    scratch_bytes_ = static_cast<size_t>(problem.block_vectors * filter_taps *
+                                         kernels.vector_bytes);
     num_units_ = problem.batch * problem.num_blocks * PhaseCount(problem.rows) *
-                 TileRows(problem.rows, kernels.direct_tile_rows);
+                 TilesDown(problem);
     set_unit_cycles(
-        static_cast<double>(kernels.direct_tile_rows * problem.cols.dst_size *
+        static_cast<double>(problem.tile_rows * problem.cols.dst_size *
                             problem.channel_block),
         0.5);
     return;
@@ -224,10 +239,10 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
   const int64_t planes = problem.batch * DstDepth(problem);
   if (problem.flat && planes < lanes / 2) return false;
 
-  problem.block_vectors = 1;
   if (problem.flat) {
     problem.num_blocks = CeilDiv(planes, lanes);
     problem.channel_block = lanes;
+    problem.block_vectors = 1;
   } else {
     // A whole line of memory at least.
     const int64_t line = std::max<int64_t>(lanes, 64 / SizeOf(type));

@@ -6,30 +6,32 @@
 
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/packed_filter.h"
 
 namespace tf_dwgrad {
 namespace {
 
 // A unit of work is a tile row (one or two rows of a row phase) of one image
 // for one block of channels.
-template <typename Isa, typename T>
-void GatherDirect(const GatherProblem& problem, const void* src_data,
-                  const void* filter_data, void* dst_data, void*, int64_t begin,
-                  int64_t end) {
+template <typename Isa, int kMaxTaps, typename T>
+void GatherDirectUnits(const GatherProblem& problem, const T* src,
+                       const T* filter, T* dst, void* scratch, int64_t begin,
+                       int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   constexpr int N = Isa::kVectorBytes / sizeof(A);
   constexpr int kMaxPositions = 16;
   static_assert(2 * Isa::kPairCols <= kMaxPositions, "the panel is too small");
   static_assert(Isa::kWideCols <= kMaxPositions, "the panel is too small");
-  const T* src = static_cast<const T*>(src_data);
-  const T* filter = static_cast<const T*>(filter_data);
-  T* dst = static_cast<T*>(dst_data);
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const int64_t depth = problem.in_depth;
   const int64_t col_phases = PhaseCount(cols);
-  const int64_t tile_rows = kDirectMaxTaps <= Isa::kPairMaxTaps ? 2 : 1;
+  const int64_t tile_rows = problem.tile_rows;
   A panel[kMaxPositions * (kMaxChannelBlock + N)];
+
+  const int64_t taps = rows.filter_size * cols.filter_size;
+  A* packed_filter = static_cast<A*>(scratch);
+  int64_t packed_block = -1;
 
   Operands<T> operands;
   operands.first_row = 0;
@@ -38,7 +40,9 @@ void GatherDirect(const GatherProblem& problem, const void* src_data,
   operands.src_row_step = cols.src_size * depth;
   operands.src_col_step = depth;
   operands.src_pass_step = 0;
-  operands.filter_tap_step = depth;
+  operands.filter = packed_filter;
+  operands.filter_tap_step = N;
+  operands.filter_vector_step = taps * N;
   operands.filter_pass_step = 0;
   operands.passes = 1;
 
@@ -49,9 +53,10 @@ void GatherDirect(const GatherProblem& problem, const void* src_data,
   // Every vector of every pixel must be aligned.
   sums.stream = problem.stream_dst && kCanStream<T> && depth % N == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
+  sums.prefetch_dst = !sums.stream;
 
   const int64_t row_phases = PhaseCount(rows);
-  const int64_t groups = TileRows(rows, tile_rows);
+  const int64_t groups = TilesDown(problem);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t index = unit % (row_phases * groups);
     const int64_t block = unit / (row_phases * groups) % problem.num_blocks;
@@ -73,7 +78,14 @@ void GatherDirect(const GatherProblem& problem, const void* src_data,
                                  : depth - channel;
     operands.src =
         src + image * rows.src_size * operands.src_row_step + channel;
-    operands.filter = filter + channel;
+    if (block != packed_block) {
+      for (int64_t vector = 0; vector * N < channels; ++vector) {
+        int64_t first[N] = {channel + FirstLane<N>(vector, channels)};
+        PackFilter<N>(filter, taps, depth, first, 1, 0, /*contiguous=*/true,
+                      packed_filter + vector * taps * N);
+      }
+      packed_block = block;
+    }
     // Below the last row of an image the next one begins.
     operands.prefetch_rows = rows.src_size * (problem.batch - image);
     T* dst_row =
@@ -85,7 +97,7 @@ void GatherDirect(const GatherProblem& problem, const void* src_data,
     for (int64_t phase = 0; phase < col_phases; ++phase) {
       tile.col_run = FirstRun(cols, phase);
       sums.dst = dst_row + phase * depth;
-      SumTileRow<Isa, N, kDirectMaxTaps>(
+      SumTileRow<Isa, N, kMaxTaps>(
           problem, tile,
           rows_left < tile_rows ? 1 : static_cast<int>(tile_rows), 0,
           PhaseSize(cols, phase), operands, channels, sums,
@@ -93,6 +105,17 @@ void GatherDirect(const GatherProblem& problem, const void* src_data,
     }
   }
   if (sums.stream) FinishStreaming();
+}
+
+template <typename Isa, typename T>
+void GatherDirect(const GatherProblem& problem, const void* src,
+                  const void* filter, void* dst, void* scratch, int64_t begin,
+                  int64_t end) {
+  WithMaxTaps<Isa>(problem, [&](auto max_taps) {
+    GatherDirectUnits<Isa, decltype(max_taps)::kValue>(
+        problem, static_cast<const T*>(src), static_cast<const T*>(filter),
+        static_cast<T*>(dst), scratch, begin, end);
+  });
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/image_steps.h"
 #include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/packed_filter.h"
 #include "cc/kernels/cpu/transpose.h"
 
 namespace tf_dwgrad {
@@ -243,7 +244,7 @@ class PackedGather {
       first_channel_ = map_.channel[0];
       channels_ = N;
       num_vectors_ = 1;
-      PackFilter(map_.channel, map_.contiguous, 0);
+      PackVectorFilter(map_.channel, map_.contiguous, 0);
       return;
     }
     first_channel_ = block * problem_.channel_block;
@@ -257,28 +258,17 @@ class PackedGather {
         channels[lane] =
             first_channel_ + FirstLane<N>(vector, channels_) + lane;
       }
-      PackFilter(channels, true, vector);
+      PackVectorFilter(channels, true, vector);
     }
   }
 
-  void PackFilter(const int64_t (&channels)[N], bool contiguous,
-                  int64_t vector) {
-    const int64_t depth = FilterDepth(problem_);
+  void PackVectorFilter(const int64_t (&channels)[N], bool contiguous,
+                        int64_t vector) {
     for (int64_t pass = 0; pass < passes_; ++pass) {
-      A* to = packed_filter_ + (pass * max_vectors_ + vector) * taps_ * N;
-      for (int64_t tap = 0; tap < taps_; ++tap) {
-        const T* from = filter_ + tap * depth;
-        if (contiguous && passes_ == 1) {
-          Access<A, N>::Store(Access<T, N>::Load(from + channels[0]),
-                              to + tap * N);
-          continue;
-        }
-        T gathered[N];
-        for (int lane = 0; lane < N; ++lane) {
-          gathered[lane] = from[channels[lane] * passes_ + pass];
-        }
-        Access<A, N>::Store(Access<T, N>::Load(gathered), to + tap * N);
-      }
+      PackFilter<N>(
+          filter_, taps_, FilterDepth(problem_), channels, passes_, pass,
+          contiguous && passes_ == 1,
+          packed_filter_ + (pass * max_vectors_ + vector) * taps_ * N);
     }
   }
 
@@ -381,6 +371,7 @@ class PackedGather {
     operands.src_pass_step = max_vectors_ * problem_.panel_pixels * N;
     operands.filter = packed_filter_ + vector * taps_ * N;
     operands.filter_tap_step = N;
+    operands.filter_vector_step = 0;
     operands.filter_pass_step = max_vectors_ * taps_ * N;
     operands.passes = passes_;
     operands.prefetch_rows = 0;
@@ -395,6 +386,7 @@ class PackedGather {
     sums.row_step = row_step * row_phases;
     sums.col_step = col_step * cols_.num_phases;
     sums.stream = stream_ && !problem_.flat;
+    sums.prefetch_dst = false;
 
     for (int64_t first = row_range_.begin; first < row_range_.end;
          first += kTileRows) {
@@ -475,15 +467,9 @@ void GatherPacked(const GatherProblem& problem, const void* src,
                   const void* filter, void* dst, void* scratch, int64_t begin,
                   int64_t end) {
   PackedGather<Isa, T> gather(problem, src, filter, dst, scratch);
-  if constexpr (Isa::kPairMaxTaps < Isa::kMaxTaps && Isa::kPairMaxTaps > 0) {
-    const int64_t step = problem.cols.tap_step < 0 ? -problem.cols.tap_step
-                                                   : problem.cols.tap_step;
-    if (problem.cols.filter_size <= Isa::kPairMaxTaps * step) {
-      gather.template Run<Isa::kPairMaxTaps>(begin, end);
-      return;
-    }
-  }
-  gather.template Run<Isa::kMaxTaps>(begin, end);
+  WithMaxTaps<Isa>(problem, [&](auto max_taps) {
+    gather.template Run<decltype(max_taps)::kValue>(begin, end);
+  });
 }
 
 }  // namespace

@@ -21,8 +21,10 @@ struct Operands {
   int64_t src_row_step;
   int64_t src_col_step;
   int64_t src_pass_step;
-  const S* filter;  // the first channel of tap (0, 0)
+  // Packed; see TapBlock.
+  const typename AccumulatorOf<S>::type* filter;
   int64_t filter_tap_step;
+  int64_t filter_vector_step;
   int64_t filter_pass_step;
   int64_t passes;
   int64_t prefetch_rows;  // image rows below this one may be prefetched
@@ -32,8 +34,9 @@ struct Operands {
 struct TilePlace {
   TapRun row_run;
   TapRun col_run;
-  int64_t row;  // its first position within the row phase
-  int64_t col;  // its first position within the column phase
+  int64_t row;    // its first position within the row phase
+  int64_t col;    // its first position within the column phase
+  int64_t tiles;  // neighbours that are alike
 };
 
 template <typename Isa, int N, int kRows, int kCols, int kMaxTaps, typename S>
@@ -49,6 +52,7 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
   block.filter_row_step =
       rows.tap_step * cols.filter_size * operands.filter_tap_step;
   block.filter_col_step = cols.tap_step * operands.filter_tap_step;
+  block.filter_vector_step = operands.filter_vector_step;
   block.first = true;
 
   // A block is added when the next one is known, so that the last one can go
@@ -66,7 +70,7 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
 
   for (int64_t pass = 0; pass < operands.passes; ++pass) {
     const S* src = operands.src + pass * operands.src_pass_step;
-    const S* filter = operands.filter + pass * operands.filter_pass_step;
+    const auto* filter = operands.filter + pass * operands.filter_pass_step;
     TapRun row_run = tile.row_run;
     for (int64_t row_index = 0;;) {
       const int64_t row_base = row_run.first_src + tile.row * rows.pitch;
@@ -95,8 +99,8 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
           block.window = ClipToSource(cols, src_col, kCols + taps - 1);
           if (block.window.begin >= block.window.end) continue;
           if (have_pending) {
-            AddTaps<N, kRows, kCols, kMaxTaps>(pending_taps, pending, channels,
-                                               sums, /*last=*/false);
+            AddTaps<N, kRows, kCols, kMaxTaps>(pending_taps, pending, 1,
+                                               channels, sums, /*last=*/false);
             block.first = false;
           }
           block.src = src + src_row * operands.src_row_step +
@@ -123,8 +127,32 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
     }
   }
   // Without a single tap this writes the zeros.
-  AddTaps<N, kRows, kCols, kMaxTaps>(pending_taps, pending, channels, sums,
-                                     /*last=*/true);
+  AddTaps<N, kRows, kCols, kMaxTaps>(pending_taps, pending, tile.tiles,
+                                     channels, sums, /*last=*/true);
+}
+
+// How many neighbouring tiles from position `col` on, with `left` positions
+// left, are whole and see a whole window of a single block of taps.
+template <int kCols, int kMaxTaps>
+inline int64_t AlikeTiles(const GatherProblem& problem, const TapRun& col_run,
+                          int64_t passes, int64_t col, int64_t left) {
+  const GatherPlan& cols = problem.cols;
+  if (left < 2 * kCols || col_run.num_taps > kMaxTaps || passes > 1 ||
+      cols.num_runs > 1 || problem.rows.num_runs > 1) {
+    return 1;
+  }
+  int64_t whole = left / kCols;
+  if (col_run.num_taps > 0) {
+    const int64_t src_col = col_run.first_src + col * cols.pitch;
+    if (src_col < 0) return 1;
+    // Window columns from src_col on that exist.
+    const int64_t window = src_col < cols.src_size
+                               ? (cols.src_size - 1 - src_col) / cols.pitch + 1
+                               : 0;
+    const int64_t seen = (window - (col_run.num_taps - 1)) / kCols;
+    if (seen < whole) whole = seen;
+  }
+  return whole < 1 ? 1 : whole;
 }
 
 // The positions [begin, end) of one column phase in one or two rows. `sums` are
@@ -143,10 +171,14 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
       constexpr int kRows = decltype(rows)::kValue;
       constexpr int kCols = decltype(cols)::kValue;
       sums.cols = left < kCols ? left : kCols;
+      tile.tiles = dst == nullptr ? 1
+                                  : AlikeTiles<kCols, kMaxTaps>(
+                                        problem, tile.col_run, operands.passes,
+                                        position, left);
       SumTile<Isa, N, kRows, kCols, kMaxTaps>(problem, tile, operands, channels,
                                               sums);
       done(position, sums.cols, kCols);
-      position += kCols;
+      position += tile.tiles * kCols;
     };
     // The narrow tile wastes less on the last few positions.
     if constexpr (kMaxTaps <= Isa::kPairMaxTaps) {
@@ -167,6 +199,18 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
       run(Int<1>(), Int<Isa::kWideCols>());
     }
   }
+}
+
+// Calls run with the number of neighbouring taps to do at a time.
+template <typename Isa, typename Run>
+inline void WithMaxTaps(const GatherProblem& problem, Run run) {
+  if constexpr (Isa::kPairMaxTaps > 0 && Isa::kPairMaxTaps < Isa::kMaxTaps) {
+    if (problem.tile_rows == 2) {
+      run(Int<Isa::kPairMaxTaps>());
+      return;
+    }
+  }
+  run(Int<Isa::kMaxTaps>());
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ struct GatherProblem {
   bool flat;
   int64_t channel_block;
   int64_t num_blocks;
+  int64_t tile_rows;
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
   PanelSplit col_panels;
@@ -77,8 +78,10 @@ struct FilterGradientProblem {
 static inline int64_t Passes(const GatherProblem& problem) {
   return problem.backward ? problem.depth_multiplier : 1;
 }
-static inline int64_t TileRows(const GatherPlan& rows, int64_t tile_rows) {
-  return (PhaseSize(rows, 0) + tile_rows - 1) / tile_rows;
+// Tiles, one below the other, of a row phase.
+static inline int64_t TilesDown(const GatherProblem& problem) {
+  return (PhaseSize(problem.rows, 0) + problem.tile_rows - 1) /
+         problem.tile_rows;
 }
 
 // Each kernel does the units [begin, end) of its problem. Units write disjoint
@@ -96,7 +99,7 @@ typedef void (*FilterGradientKernel)(const FilterGradientProblem& problem,
 struct KernelTable {
   const char* isa;
   int vector_bytes;
-  int direct_tile_rows;  // in a unit of the direct gather
+  int pair_max_taps;  // neighbouring taps up to which tiles have two rows
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
@@ -106,9 +109,6 @@ struct KernelTable {
 
 // The largest channel_block.
 inline constexpr int64_t kMaxChannelBlock = 256;
-
-// The most tap columns of a phase that the direct gather takes.
-inline constexpr int kDirectMaxTaps = 3;
 
 // Filter channels in a unit of the channels-last filter gradient.
 inline constexpr int64_t kFilterGradientBlock = 16;

@@ -29,7 +29,7 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   return {
       name,
       Isa::kVectorBytes,
-      kDirectMaxTaps <= Isa::kPairMaxTaps ? 2 : 1,
+      Isa::kPairMaxTaps >= Isa::kMaxTaps ? INT32_MAX : Isa::kPairMaxTaps,
       {GatherDirect<Isa, Half>, GatherDirect<Isa, BFloat16>,
        GatherDirect<Isa, float>, GatherDirect<Isa, double>},
       {GatherPacked<Isa, Half>, GatherPacked<Isa, BFloat16>,

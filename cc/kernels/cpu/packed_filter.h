@@ -1,0 +1,38 @@
+// The filter as the tiles want it: widened, the taps of one vector of channels
+// after those of another. In the tensor they are so far apart that they compete
+// for the same few places in the cache.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_PACKED_FILTER_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_PACKED_FILTER_H_
+
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/simd.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// Packs all taps of one vector of dst channels: lane l is filter channel
+// channels[l] * stride + offset. `contiguous` tells that neighbouring lanes are
+// neighbours in the filter.
+template <int N, typename T, typename A>
+void PackFilter(const T* filter, int64_t taps, int64_t filter_depth,
+                const int64_t (&channels)[N], int64_t stride, int64_t offset,
+                bool contiguous, A* to) {
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const T* from = filter + tap * filter_depth;
+    if (contiguous) {
+      Access<A, N>::Store(Access<T, N>::Load(from + channels[0]), to + tap * N);
+      continue;
+    }
+    T gathered[N];
+    for (int lane = 0; lane < N; ++lane) {
+      gathered[lane] = from[channels[lane] * stride + offset];
+    }
+    Access<A, N>::Store(Access<T, N>::Load(gathered), to + tap * N);
+  }
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_PACKED_FILTER_H_
