@@ -11,8 +11,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-LIBRARY = "_tf_dwgrad_ops.so"
-BUILD_INFO = "build_info.json"
+# What CMake builds for the package: the ops, what tells which TensorFlow they were
+# built for, and what measures the machine for the benchmark.
+PRODUCTS = ("_tf_dwgrad_ops.so", "build_info.json", "_tf_dwgrad_machine.so")
 
 # The distributions that provide `import tensorflow`.
 DISTRIBUTIONS = ["tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tf-nightly"]
@@ -104,14 +105,11 @@ class BuildWithCMake(build_ext):
         else:
             target = Path(self.build_lib) / "tf_dwgrad"
         target.mkdir(parents=True, exist_ok=True)
-        for name in (LIBRARY, BUILD_INFO):
+        for name in PRODUCTS:
             shutil.copy2(build_dir / name, target / name)
 
     def get_outputs(self):
-        return [
-            str(Path(self.build_lib) / "tf_dwgrad" / name)
-            for name in (LIBRARY, BUILD_INFO)
-        ]
+        return [str(Path(self.build_lib) / "tf_dwgrad" / name) for name in PRODUCTS]
 
     def get_source_files(self):
         return []
