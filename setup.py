@@ -125,12 +125,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     package_dir={"": "python"},
-    packages=["tf_dwgrad"],
+    packages=["tf_dwgrad", "tf_dwgrad.bench"],
     package_data={"tf_dwgrad": ["*.csv"]},
     # No sources: CMake compiles. The entry marks the wheel as platform-specific.
     ext_modules=[Extension("tf_dwgrad._tf_dwgrad_ops", sources=[])],
     cmdclass={"build_ext": BuildWithCMake},
     install_requires=[tensorflow_requirement()],
-    extras_require={"demo": ["scikit-learn", "matplotlib", "tqdm"]},
+    extras_require={
+        "bench": ["matplotlib", "tqdm"],
+        "demo": ["scikit-learn", "matplotlib", "tqdm"],
+    },
     zip_safe=False,
 )

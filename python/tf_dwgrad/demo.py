@@ -263,7 +263,7 @@ def _check_layer(layer: Layer) -> LayerResult:
         )
 
     products = builtin(tf.abs(filter), tf.abs(dy))
-    error = difference_over_bound(layer, plugin(), builtin(), products)
+    error = difference_over_bound(layer.terms, plugin(), builtin(), products)
     return LayerResult(
         layer, error, *median_times([builtin, plugin], SECONDS_PER_LAYER)
     )

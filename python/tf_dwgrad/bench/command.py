@@ -1,0 +1,285 @@
+"""The command's options, and what is done in which order."""
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import tf_dwgrad
+from tf_dwgrad._library import cpu_isa
+from tf_dwgrad.bench import plots, report
+from tf_dwgrad.bench.cases import DTYPES, KINDS, LAYOUTS, Case, Choice, choose
+from tf_dwgrad.bench.machine import LIBRARY, Machine, measure_machine
+from tf_dwgrad.bench.operations import CheckFailed, InputGradient
+from tf_dwgrad.bench.peers import (
+    ONEDNN,
+    Builtin,
+    Comparison,
+    Composite,
+    Native,
+    Peer,
+    Torch,
+    Unavailable,
+    Xla,
+)
+from tf_dwgrad.bench.progress import Progress
+from tf_dwgrad.bench.report import Result
+from tf_dwgrad.comparison import time_in_turn
+from tf_dwgrad.info import cpu_model
+
+
+class BenchFailed(Exception):
+    """What went wrong, as a sentence for the user."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's options."""
+    which = parser.add_argument_group("what is measured; options that say so repeat")
+    which.add_argument(
+        "--model", action="append", help="only this model's layers (repeatable)"
+    )
+    which.add_argument(
+        "--only", action="append", choices=KINDS, help="only this kind (repeatable)"
+    )
+    which.add_argument(
+        "--dtype",
+        action="append",
+        choices=DTYPES,
+        help="element type (repeatable; default float32)",
+    )
+    which.add_argument(
+        "--layout",
+        action="append",
+        choices=LAYOUTS,
+        help="order of dimensions (repeatable; default NHWC)",
+    )
+    which.add_argument("--batch", type=int, default=16, help="images (default 16)")
+    which.add_argument(
+        "--max-elements",
+        type=float,
+        default=6e6,
+        help="reduce the batch of layers whose dX would have more (default 6e6; half "
+        "as many in float64)",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--threads", type=int, help="threads of TensorFlow's pool (default: all cores)"
+    )
+    how.add_argument(
+        "--native", action="store_true", help="oneDNN off in all of TensorFlow"
+    )
+    how.add_argument(
+        "--peers",
+        action="store_true",
+        help="compare also with TensorFlow without oneDNN and under XLA, with its "
+        "dilated gradients, and with PyTorch, where each exists",
+    )
+    how.add_argument(
+        "--seconds",
+        type=float,
+        default=0.3,
+        help="time per layer and peer (default 0.3)",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--csv", type=Path, help="write a row per layer to this file")
+    files.add_argument("--json", type=Path, help="the same and more about the machine")
+    files.add_argument(
+        "--plots",
+        type=Path,
+        help="save plots of speed-ups and rooflines here",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures, prints and writes what the arguments ask for.
+
+    Returns:
+        The exit status: 0, or 1 after one sentence about what went wrong.
+    """
+    if arguments.native and os.environ.get(ONEDNN) != "0":
+        # TensorFlow reads the variable while it is loaded.
+        environment = {**os.environ, ONEDNN: "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, "-m", "tf_dwgrad", *sys.argv[1:]]
+        return subprocess.run(command, env=environment, check=False).returncode
+    try:
+        _run(arguments)
+    except (BenchFailed, CheckFailed) as error:
+        print(f"tf_dwgrad bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    choice = _choice(arguments)
+    _prepare_files(arguments)
+    # A graph for each case is meant.
+    tf.get_logger().setLevel("ERROR")
+    if arguments.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    threads = arguments.threads or len(os.sched_getaffinity(0))
+
+    facts = _facts(threads)
+    title = _title(facts)
+    print(title)
+    machine = measure_machine(threads)
+    print(_limits(machine))
+    with ExitStack() as stack:
+        peers = _peers(arguments.peers, threads)
+        for peer in peers:
+            stack.enter_context(closing(peer))
+        results = _measure_all(choice, peers, machine, arguments.seconds)
+    for line in report.summary(results, choice, peers):
+        print(line)
+
+    for path, write in (
+        (arguments.csv, lambda path: report.write_csv(path, results, title)),
+        (arguments.json, lambda path: report.write_json(path, results, machine, facts)),
+    ):
+        if path:
+            write(path)
+            print(f"written: {path}")
+    if arguments.plots:
+        for path in plots.save(arguments.plots, results, peers, machine, title):
+            print(f"written: {path}")
+
+
+def _choice(arguments: argparse.Namespace) -> Choice:
+    try:
+        return choose(
+            arguments.model or (),
+            arguments.only or (),
+            arguments.dtype or ("float32",),
+            arguments.layout or ("NHWC",),
+            arguments.batch,
+            arguments.max_elements,
+        )
+    except ValueError as error:
+        raise BenchFailed(error) from None
+
+
+def _prepare_files(arguments: argparse.Namespace) -> None:
+    """Finds out before the measuring what would prevent the writing."""
+    if arguments.plots and not plots.available():
+        raise BenchFailed(
+            f"the plots need matplotlib: run '{sys.executable} -m pip install "
+            '"tf_dwgrad[bench]"\''
+        )
+    files = [path.parent for path in (arguments.csv, arguments.json) if path]
+    for folder in [*files, *([arguments.plots] if arguments.plots else [])]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BenchFailed(
+                f"cannot make the folder {folder}: {error.strerror}"
+            ) from None
+
+
+def _facts(threads: int) -> dict[str, Any]:
+    """What a reader of the figures has to know about how they came about."""
+    versions = {"tf_dwgrad": tf_dwgrad.__version__, "tensorflow": tf.__version__}
+    for package in ("keras", "numpy", "torch"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "minutes"),
+        "cpu": cpu_model(),
+        "logical_cores": os.cpu_count(),
+        "threads": threads,
+        "kernels": cpu_isa(),
+        "onednn": "off" if os.environ.get(ONEDNN) == "0" else "default",
+        "versions": versions,
+    }
+
+
+def _title(facts: dict[str, Any]) -> str:
+    versions = facts["versions"]
+    onednn = "oneDNN off" if facts["onednn"] == "off" else "default"
+    return (
+        f"{facts['cpu']}, {facts['threads']} threads, TensorFlow "
+        f"{versions['tensorflow']} ({onednn}), tf_dwgrad {versions['tf_dwgrad']} "
+        f"({facts['kernels']})"
+    )
+
+
+def _limits(machine: Machine | None) -> str:
+    if machine is None:
+        return f"no {LIBRARY} beside the op library: the machine's limits are unknown"
+    copy = ", ".join(
+        f"{machine.copy_bandwidth(size) / 1e9:.0f} GB/s of {name}"
+        for size, name in ((2**18, "256 KB"), (2**22, "4 MB"), (2**28, "256 MB"))
+    )
+    single, double = (machine.flop_rate(name) / 1e9 for name in ("float32", "float64"))
+    return (
+        f"this machine copies {copy} (read and written, both counted) and multiplies "
+        f"and adds at {single:.0f} GFLOP/s, in float64 {double:.0f} ({machine.vectors})"
+    )
+
+
+def _peers(all_of_them: bool, threads: int) -> list[Peer]:
+    """Those that there are; says which are missing."""
+    makers: list[Callable[[], Peer]] = [Builtin]
+    if all_of_them:
+        makers += [lambda: Native(threads), Composite, Xla, lambda: Torch(threads)]
+    peers = []
+    for make in makers:
+        try:
+            peers.append(make())
+            print(f"{peers[-1].name}: {peers[-1].description}")
+        except Unavailable as reason:
+            print(reason)
+    return peers
+
+
+def _measure_all(
+    choice: Choice, peers: list[Peer], machine: Machine | None, seconds: float
+) -> list[Result]:
+    """Measures the cases and prints a line for each; an interruption ends it early."""
+    results: list[Result] = []
+    table = report.Table(peers)
+    print(table.header(), flush=True)
+    with closing(Progress(len(choice.cases))) as progress:
+        try:
+            for case in choice.cases:
+                progress.begin(f"{case.layer.model} {case.layer.name}")
+                results.append(measure(case, peers, machine, seconds))
+                progress.done(table.line(results[-1]))
+        except KeyboardInterrupt:
+            if not results:
+                raise
+    if len(results) < len(choice.cases):
+        print(f"interrupted after {len(results)} of {len(choice.cases)} layers")
+    return results
+
+
+def measure(
+    case: Case, peers: list[Peer], machine: Machine | None, seconds: float
+) -> Result:
+    """Checks a case, then times it against each peer that can do it.
+
+    Raises:
+        CheckFailed: if the result is wrong.
+    """
+    operation = InputGradient(case)
+    error = operation.check()
+    comparisons: dict[str, Comparison] = {}
+    missing: dict[str, str] = {}
+    for peer in peers:
+        try:
+            comparisons[peer.name] = peer.compare(operation, seconds)
+        except Unavailable as reason:
+            missing[peer.name] = str(reason)
+    if Builtin.name in comparisons:
+        ours = comparisons[Builtin.name].ours
+    else:
+        (ours,) = time_in_turn([operation.ours], seconds)
+    return Result(case, error, ours, comparisons, missing, machine)

@@ -1,0 +1,111 @@
+"""What this machine can do at most: copying memory, and multiplying and adding.
+
+Both are measured in the run whose results are held against them, by a small library
+beside the op library.
+"""
+
+import bisect
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tf_dwgrad._library import op_library_path
+from tf_dwgrad.bench.cases import DTYPES, Case
+
+LIBRARY = "_tf_dwgrad_machine.so"
+
+# Source and destination together: from what fits into the first cache to what fits
+# into none.
+COPY_SIZES = [2**exponent for exponent in range(16, 29)]
+
+# Other programs interfere; the best try is the one they left alone.
+_TRIES, _SECONDS = 5, 0.01
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least seconds that a case can take, and what it is that takes them."""
+
+    seconds: float
+    by: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The measured limits, for a number of threads.
+
+    Attributes:
+        copy: bytes per second, read and written ones both counted, by how many bytes
+            source and destination have together.
+        multiply_add: floating-point operations per second, by the bytes of an element.
+        vectors: what that was measured with.
+    """
+
+    copy: dict[int, float]
+    multiply_add: dict[int, float]
+    vectors: str
+
+    def copy_bandwidth(self, size: float) -> float:
+        """Bytes per second for a copy of this many bytes, between two measured ones."""
+        sizes = list(self.copy)
+        at = bisect.bisect_left(sizes, size)
+        if at == 0 or at == len(sizes):
+            return self.copy[sizes[max(0, at - 1)]]
+        low, high = sizes[at - 1], sizes[at]
+        share = math.log(size / low) / math.log(high / low)
+        return self.copy[low] ** (1 - share) * self.copy[high] ** share
+
+    def flop_rate(self, dtype: str) -> float:
+        """Floating-point operations per second; 16-bit types compute in float32."""
+        return self.multiply_add[max(4, DTYPES[dtype])]
+
+    def bound(self, case: Case) -> Bound:
+        """The time to move or to compute what the case does, whichever is longer."""
+        copy = case.bytes / self.copy_bandwidth(case.bytes)
+        multiply_add = case.flop / self.flop_rate(case.dtype)
+        if copy >= multiply_add:
+            return Bound(copy, "copy")
+        return Bound(multiply_add, "FMA")
+
+
+def _open() -> ctypes.CDLL | None:
+    path = Path(op_library_path()).with_name(LIBRARY)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    for name, size in (
+        ("tf_dwgrad_copy_bandwidth", ctypes.c_int64),
+        ("tf_dwgrad_multiply_add_peak", ctypes.c_int),
+    ):
+        function = getattr(library, name)
+        function.argtypes = [size, ctypes.c_int, ctypes.c_double]
+        function.restype = ctypes.c_double
+    library.tf_dwgrad_widest_vectors.restype = ctypes.c_char_p
+    return library
+
+
+def measure_machine(threads: int) -> Machine | None:
+    """Measures for this many threads, in about three seconds.
+
+    Returns:
+        The limits, or None if the library for it is not there.
+    """
+    library = _open()
+    if library is None:
+        return None
+
+    def best(function: Callable[[int, int, float], float], size: int) -> float:
+        return max(function(size, threads, _SECONDS) for _ in range(_TRIES))
+
+    copy = {size: best(library.tf_dwgrad_copy_bandwidth, size) for size in COPY_SIZES}
+    # What is copied fast is not copied slower where there is less of it.
+    for smaller, larger in zip(COPY_SIZES[-2::-1], COPY_SIZES[:0:-1], strict=True):
+        copy[smaller] = max(copy[smaller], copy[larger])
+    return Machine(
+        copy,
+        {size: best(library.tf_dwgrad_multiply_add_peak, size) for size in (4, 8)},
+        library.tf_dwgrad_widest_vectors().decode(),
+    )

@@ -1,0 +1,303 @@
+"""Whom a case is compared with.
+
+Each comparison times both sides in one process, in turn, and the ratio is of those two
+times, so that a machine whose speed drifts slows both down.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tf_dwgrad.bench.cases import Case
+from tf_dwgrad.bench.operations import InputGradient
+from tf_dwgrad.comparison import Times, time_in_turn
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
+
+class Unavailable(Exception):
+    """Why a peer cannot do a case, or cannot be used at all."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The times of both sides, and how the peer's came about if that needs saying."""
+
+    ours: Times
+    theirs: Times
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster this package is."""
+        return self.theirs.median / self.ours.median
+
+    def to_json(self) -> dict[str, Any]:
+        """The inverse of :meth:`from_json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Comparison":
+        """The inverse of :meth:`to_json`."""
+        return cls(Times(**data["ours"]), Times(**data["theirs"]), data["note"])
+
+
+class Peer(Protocol):
+    """Something to compare with.
+
+    Attributes:
+        name: a word, for columns.
+        description: what it is, for the reader.
+    """
+
+    name: str
+    description: str
+
+    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+        """Times both sides for about so many seconds.
+
+        Raises:
+            Unavailable: if the peer cannot do it.
+        """
+
+    def close(self) -> None:
+        """Frees what the peer holds."""
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a message, without the names of nodes that TensorFlow adds."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\{\{.*?\}\} ?| ?\[Op:.*$", "", line)
+
+
+class Builtin:
+    """TensorFlow's op of the same name, as this process has it."""
+
+    name = "builtin"
+
+    def __init__(self):
+        """Looks up what this process was started with."""
+        onednn = "off" if os.environ.get(ONEDNN) == "0" else "as by default"
+        self.description = f"TensorFlow {tf.__version__}'s own op, oneDNN {onednn}"
+
+    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+        """See :class:`Peer`."""
+        dilated = operation.case.kind == "dilated"
+        note = "wrong: ignores dilations" if dilated else ""
+        call = operation.builtin
+        try:
+            call()
+        except (tf.errors.OpError, ValueError) as error:
+            # Without SAME padding the shapes of the gradient that it takes for the
+            # dilated one do not fit.
+            if not dilated:
+                raise Unavailable(_reason(error)) from error
+            return Composite().compare(operation, seconds)
+        return Comparison(*time_in_turn([operation.ours, call], seconds), note)
+
+    def close(self) -> None:
+        """See :class:`Peer`."""
+
+
+class Composite:
+    """TensorFlow's gradient of tf.nn.depthwise_conv2d, where there are dilations."""
+
+    name = "composite"
+    description = "TensorFlow's gradient of tf.nn.depthwise_conv2d, for dilations"
+
+    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+        """See :class:`Peer`."""
+        if operation.case.kind != "dilated":
+            raise Unavailable("without dilations it is the built-in")
+        try:
+            operation.composite()
+        except (tf.errors.OpError, ValueError) as error:
+            raise Unavailable(_reason(error)) from error
+        times = time_in_turn([operation.ours, operation.composite], seconds)
+        return Comparison(*times, "through tf.nn.depthwise_conv2d")
+
+    def close(self) -> None:
+        """See :class:`Peer`."""
+
+
+class Xla:
+    """TensorFlow's op of the same name, compiled by XLA."""
+
+    name = "xla"
+    description = "TensorFlow's own op under jit_compile=True"
+
+    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+        """See :class:`Peer`."""
+        compiled = tf.function(operation.builtin, jit_compile=True)
+        try:
+            compiled()
+        except (tf.errors.OpError, ValueError) as error:
+            raise Unavailable(_reason(error)) from error
+        return Comparison(*time_in_turn([operation.ours, compiled], seconds))
+
+    def close(self) -> None:
+        """See :class:`Peer`."""
+
+
+class Torch:
+    """PyTorch, in the faster one of its two layouts, on tensors prepared beforehand."""
+
+    name = "torch"
+
+    # For so long its threads may wait for work without sleeping.
+    _PAUSE, _CALLS_PER_TURN = 0.02, 5
+
+    def __init__(self, threads: int):
+        """Raises Unavailable if PyTorch is not installed."""
+        if importlib.util.find_spec("torch") is None:
+            raise Unavailable("PyTorch is not installed: 'pip install torch'")
+        import torch
+
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self.description = f"PyTorch {torch.__version__}'s convolution_backward"
+
+    def calls(self, operation: InputGradient) -> dict[str, Any]:
+        """By layout, functions that compute the input gradient.
+
+        Raises:
+            Unavailable: if the padding has no counterpart.
+        """
+        torch, case = self._torch, operation.case
+        layer = case.layer
+        dy = torch.from_dlpack(operation.dy)
+        if case.layout == "NHWC":
+            dy = dy.permute(0, 3, 1, 2)
+        channels = layer.channels * layer.multiplier
+        filter = torch.from_dlpack(operation.filter).permute(2, 3, 0, 1)
+        filter = filter.reshape(channels, 1, *layer.kernel).contiguous()
+        pads = [_symmetric_pad(case, axis) for axis in (0, 1)]
+
+        def call_in(memory_format):
+            # Only its shape and order are looked at.
+            x = torch.empty(
+                (case.batch, layer.channels, *layer.size),
+                dtype=dy.dtype,
+                memory_format=memory_format,
+            )
+            gradient = dy.contiguous(memory_format=memory_format)
+            return lambda: torch.ops.aten.convolution_backward(
+                gradient,
+                x,
+                filter,
+                None,
+                layer.strides,
+                pads,
+                layer.dilations,
+                False,
+                [0, 0],
+                layer.channels,
+                [True, False, False],
+            )[0]
+
+        return {
+            "channels last": call_in(torch.channels_last),
+            "contiguous": call_in(torch.contiguous_format),
+        }
+
+    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+        """See :class:`Peer`."""
+        calls = self.calls(operation)
+        try:
+            with self._torch.inference_mode():
+                ours, *theirs = time_in_turn(
+                    [operation.ours, *calls.values()],
+                    seconds,
+                    self._CALLS_PER_TURN,
+                    self._PAUSE,
+                )
+        except RuntimeError as error:
+            raise Unavailable(_reason(error)) from error
+        best, layout = min(
+            zip(theirs, calls, strict=True), key=lambda pair: pair[0].median
+        )
+        return Comparison(ours, best, layout)
+
+    def close(self) -> None:
+        """See :class:`Peer`."""
+
+
+def _symmetric_pad(case: Case, axis: int) -> int:
+    """The same pad on both sides for PyTorch that gives the case's output size.
+
+    Where TensorFlow pads unequally, that shifts the image by a pixel: the numbers are
+    others, the work is the same.
+
+    Raises:
+        Unavailable: if no pad gives the size.
+    """
+    layer = case.layer
+    size, stride = layer.size[axis], layer.strides[axis]
+    effective = (layer.kernel[axis] - 1) * layer.dilations[axis] + 1
+    outputs = layer.output_shape(1)[1 + axis]
+    total = max(0, (outputs - 1) * stride + effective - size)
+    pad = (total + 1) // 2
+    if (size + 2 * pad - effective) // stride + 1 != outputs:
+        raise Unavailable("PyTorch has no such padding")
+    return pad
+
+
+class Native:
+    """TensorFlow's op of the same name without oneDNN, in a process of its own.
+
+    That is decided when TensorFlow is loaded. The other process times both sides.
+    """
+
+    name = "native"
+    description = "TensorFlow's own op with oneDNN off, in a process of its own"
+
+    def __init__(self, threads: int):
+        """Raises Unavailable if this process has oneDNN off itself."""
+        if os.environ.get(ONEDNN) == "0":
+            raise Unavailable("oneDNN is off here: it is the built-in")
+        self._threads = threads
+        self._process: subprocess.Popen | None = None
+
+    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+        """See :class:`Peer`."""
+        answer = self._ask({"case": operation.case.to_json(), "seconds": seconds})
+        if "unavailable" in answer:
+            raise Unavailable(answer["unavailable"])
+        return Comparison.from_json(answer)
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """A line to the process, which is started if need be, and one from it."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tf_dwgrad.bench.worker", str(self._threads)],
+                env={**os.environ, ONEDNN: "0", "TF_CPP_MIN_LOG_LEVEL": "3"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        try:
+            print(json.dumps(question), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            # The built-in may end the process on what it does not like.
+            status = self._process.wait()
+            self._process = None
+            raise Unavailable(f"the process ended with status {status}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
