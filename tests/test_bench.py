@@ -13,7 +13,16 @@ import tf_dwgrad
 from isolation import TESTS, run_python
 from tf_dwgrad import __main__ as command_line
 from tf_dwgrad import bench, comparison
-from tf_dwgrad.bench import cases, command, machine, operations, peers, plots, report
+from tf_dwgrad.bench import (
+    cases,
+    command,
+    machine,
+    operations,
+    peers,
+    plots,
+    progress,
+    report,
+)
 from tf_dwgrad.comparison import Times
 from tf_dwgrad.layer_table import Layer, load_layers
 
@@ -354,6 +363,19 @@ def test_means_are_geometric_and_count_a_shape_for_each_layer():
     assert f"  0.50  {results[1].case}" in text
 
 
+def test_unsteady_times_are_pointed_out():
+    steady, shaken = Times(2.0, 1.9, 2.2, 9), Times(2.0, 1.9, 3.2, 9)
+    case, choice = case_of(), cases.Choice([case_of()], [small_layer()])
+    peer = FakePeer("builtin")
+    for times in (steady, shaken):
+        comparisons = {"builtin": peers.Comparison(steady, times)}
+        result = report.Result(case, 0.1, steady, comparisons, {}, MACHINE)
+        text = "\n".join(report.summary([result], choice, [peer]))
+        line = report.Table([peer]).line(result)
+        assert ("unsteady: 1 of 1" in text) == (times is shaken)
+        assert line.endswith("unsteady") == (times is shaken)
+
+
 def test_files_say_what_is_not_available(tmp_path):
     results = [
         result_of(case_of(), missing={"builtin": "no kernel"}),
@@ -370,6 +392,18 @@ def test_files_say_what_is_not_available(tmp_path):
     assert "n/a" in report.Table([FakePeer("builtin")]).line(results[0])
     # A plot of nothing is not made.
     assert [path.name for path in plots.save(tmp_path, results[:1], [], None, "")] == []
+
+
+@pytest.mark.parametrize("with_tqdm", [True, False])
+def test_progress_prints_the_lines(with_tqdm, monkeypatch, capsys):
+    if not with_tqdm:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    bar = progress.Progress(2)
+    for line in ("one", "two"):
+        bar.begin("a layer")
+        bar.done(line)
+    bar.close()
+    assert capsys.readouterr() == ("one\ntwo\n", "")
 
 
 # --- The command ------------------------------------------------------------------
@@ -435,6 +469,22 @@ def test_an_unknown_model_is_refused(monkeypatch, capsys):
     assert error.startswith("tf_dwgrad bench: no layers of model 'NoNet'")
     assert "MobileNetV2" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--threads", "0", "must be above 0"),
+        ("--batch", "-1", "must be above 0"),
+        ("--batch", "many", "invalid int value: 'many'"),
+        ("--seconds", "nan", "must be above 0"),
+        ("--dtype", "int8", "invalid choice: 'int8'"),
+    ],
+)
+def test_wrong_options_are_refused(option, value, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_here(monkeypatch, option, value)
+    assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
 def test_no_layer_at_all_is_refused(monkeypatch, capsys):

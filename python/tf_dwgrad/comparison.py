@@ -28,6 +28,9 @@ _WARM_UP_CALLS, _FEWEST_CALLS, _MOST_CALLS = 3, 9, 200
 # Functions so slow that this does not suffice for the fewest calls make fewer.
 _MOST_SECONDS = 5.0
 
+# Alone on a machine, the quartiles differ by a few percent.
+_STEADY_SPREAD = 1.5
+
 
 def difference_over_bound(
     terms: int, ours: tf.Tensor, theirs: tf.Tensor, products: tf.Tensor
@@ -71,6 +74,11 @@ class Times:
     lower: float
     upper: float
     calls: int
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether the quartiles are so far apart that something interfered."""
+        return self.upper > _STEADY_SPREAD * self.lower
 
     @classmethod
     def of(cls, record: Sequence[float]) -> "Times":

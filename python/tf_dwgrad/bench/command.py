@@ -34,6 +34,7 @@ from tf_dwgrad.bench.progress import Progress
 from tf_dwgrad.bench.report import Result
 from tf_dwgrad.comparison import time_in_turn
 from tf_dwgrad.info import cpu_model
+from tf_dwgrad.layer_table import Layer
 
 
 class BenchFailed(Exception):
@@ -42,7 +43,7 @@ class BenchFailed(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
-    which = parser.add_argument_group("what is measured; options that say so repeat")
+    which = parser.add_argument_group("what is measured")
     which.add_argument(
         "--model", action="append", help="only this model's layers (repeatable)"
     )
@@ -61,17 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=LAYOUTS,
         help="order of dimensions (repeatable; default NHWC)",
     )
-    which.add_argument("--batch", type=int, default=16, help="images (default 16)")
+    which.add_argument(
+        "--batch", type=_positive(int), default=16, help="images (default 16)"
+    )
     which.add_argument(
         "--max-elements",
-        type=float,
+        type=_positive(float),
         default=6e6,
         help="reduce the batch of layers whose dX would have more (default 6e6; half "
         "as many in float64)",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--threads", type=int, help="threads of TensorFlow's pool (default: all cores)"
+        "--threads",
+        type=_positive(int),
+        help="threads of TensorFlow's pool (default: all cores)",
     )
     how.add_argument(
         "--native", action="store_true", help="oneDNN off in all of TensorFlow"
@@ -84,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--seconds",
-        type=float,
+        type=_positive(float),
         default=0.3,
         help="time per layer and peer (default 0.3)",
     )
@@ -96,6 +101,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="save plots of speed-ups and rooflines here",
     )
+
+
+def _positive(number: type) -> Callable[[str], Any]:
+    """What turns an option's text into a number above 0."""
+
+    def convert(text: str) -> Any:
+        value = number(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, but is {text}")
+        return value
+
+    convert.__name__ = number.__name__  # For the message about what is no number.
+    return convert
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -129,10 +147,11 @@ def _run(arguments: argparse.Namespace) -> None:
     facts = _facts(threads)
     title = _title(facts)
     print(title)
+    print(f"a call for a single pixel takes {facts['single_pixel_ms']} ms")
     machine = measure_machine(threads)
     print(_limits(machine))
     with ExitStack() as stack:
-        peers = _peers(arguments.peers, threads)
+        peers = _peers(choice, arguments.peers, threads)
         for peer in peers:
             stack.enter_context(closing(peer))
         results = _measure_all(choice, peers, machine, arguments.seconds)
@@ -198,7 +217,16 @@ def _facts(threads: int) -> dict[str, Any]:
         "kernels": cpu_isa(),
         "onednn": "off" if os.environ.get(ONEDNN) == "0" else "default",
         "versions": versions,
+        "single_pixel_ms": _single_pixel_ms(),
     }
+
+
+def _single_pixel_ms() -> float:
+    """What a call costs apart from the work, which small layers do not get below."""
+    pixel = Layer("", "", (1, 1), 1, 1, (1, 1), (1, 1), (1, 1), "VALID")
+    operation = InputGradient(Case(pixel, 1, "float32", "NHWC"))
+    (times,) = time_in_turn([operation.ours], 0.1)
+    return round(times.median * 1e3, 4)
 
 
 def _title(facts: dict[str, Any]) -> str:
@@ -225,11 +253,13 @@ def _limits(machine: Machine | None) -> str:
     )
 
 
-def _peers(all_of_them: bool, threads: int) -> list[Peer]:
+def _peers(choice: Choice, all_of_them: bool, threads: int) -> list[Peer]:
     """Those that there are; says which are missing."""
     makers: list[Callable[[], Peer]] = [Builtin]
     if all_of_them:
-        makers += [lambda: Native(threads), Composite, Xla, lambda: Torch(threads)]
+        makers += [lambda: Native(threads), Xla, lambda: Torch(threads)]
+        if any(case.kind == "dilated" for case in choice.cases):
+            makers.append(Composite)
     peers = []
     for make in makers:
         try:

@@ -21,7 +21,7 @@ LIBRARY = "_tf_dwgrad_machine.so"
 COPY_SIZES = [2**exponent for exponent in range(16, 29)]
 
 # Other programs interfere; the best try is the one they left alone.
-_TRIES, _SECONDS = 5, 0.01
+_TRIES, _SECONDS = 8, 0.01
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _open() -> ctypes.CDLL | None:
 
 
 def measure_machine(threads: int) -> Machine | None:
-    """Measures for this many threads, in about three seconds.
+    """Measures for this many threads, in a few seconds.
 
     Returns:
         The limits, or None if the library for it is not there.
@@ -97,15 +97,17 @@ def measure_machine(threads: int) -> Machine | None:
     if library is None:
         return None
 
-    def best(function: Callable[[int, int, float], float], size: int) -> float:
-        return max(function(size, threads, _SECONDS) for _ in range(_TRIES))
+    def keep_best(function: Callable[[int, int, float], float], rates: dict) -> None:
+        for size in rates:
+            rates[size] = max(rates[size], function(size, threads, _SECONDS))
 
-    copy = {size: best(library.tf_dwgrad_copy_bandwidth, size) for size in COPY_SIZES}
+    copy = dict.fromkeys(COPY_SIZES, 0.0)
+    multiply_add = {4: 0.0, 8: 0.0}
+    # A size's tries lie apart: interference can outlast several.
+    for _ in range(_TRIES):
+        keep_best(library.tf_dwgrad_copy_bandwidth, copy)
+        keep_best(library.tf_dwgrad_multiply_add_peak, multiply_add)
     # What is copied fast is not copied slower where there is less of it.
     for smaller, larger in zip(COPY_SIZES[-2::-1], COPY_SIZES[:0:-1], strict=True):
         copy[smaller] = max(copy[smaller], copy[larger])
-    return Machine(
-        copy,
-        {size: best(library.tf_dwgrad_multiply_add_peak, size) for size in (4, 8)},
-        library.tf_dwgrad_widest_vectors().decode(),
-    )
+    return Machine(copy, multiply_add, library.tf_dwgrad_widest_vectors().decode())

@@ -134,22 +134,31 @@ def _draw_speedups(
     panel.set_yscale("log")
     low, high = min(0.8, ratios.min() / 1.1), max(2, ratios.max() * 1.1)
     panel.set_ylim(low, high)
-    ticks = [t * 10.0**e for e in range(-3, 5) for t in (1, 2, 5)]
+    steps = (1, 2, 5) if high / low > 10 else (1, 1.5, 2, 3, 4, 5, 7)
+    ticks = [step * 10.0**e for e in range(-3, 5) for step in steps]
     ticks = [tick for tick in ticks if low <= tick <= high]
     panel.set_yticks(ticks, [f"{tick:g}x" for tick in ticks])
     panel.minorticks_off()
     panel.set_title(
-        f"faster than {peer.description}: {mean:.2f}x in the geometric mean, "
-        f"{ratios.min():.2f}x at least",
+        f"time of {peer.description}, over tf_dwgrad's: "
+        f"geometric mean {mean:.2f}x, lowest {ratios.min():.2f}x",
         fontsize=9,
     )
     if named:
-        names = [f"{r.case.layer.model} {r.case.layer.name}" for r in chosen]
+        layers = [result.case.layer for result in chosen]
+        one_model = len({layer.model for layer in layers}) == 1
+        names = [
+            layer.name if one_model else f"{layer.model} {layer.name}"
+            for layer in layers
+        ]
         panel.set_xticks(positions, names, rotation=35, ha="right", fontsize=7)
     else:
         panel.set_xticks([])
         panel.set_xlabel(f"{len(chosen)} layers")
-    panel.margins(x=0.01)
+    # Few bars would be blocks.
+    half_width = max(len(chosen) + 1, _MOST_NAMES / 2) / 2
+    middle = (len(chosen) - 1) / 2
+    panel.set_xlim(middle - half_width, middle + half_width)
     panel.grid(axis="y", alpha=0.3)
     panel.set_axisbelow(True)
 

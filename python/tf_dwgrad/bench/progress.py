@@ -19,7 +19,8 @@ class Progress:
             from tqdm import tqdm
         except ImportError:
             return
-        self._bar = tqdm(total=total, unit="layer", disable=not self._terminal)
+        hidden = not self._terminal
+        self._bar = tqdm(total=total, unit="layer", leave=False, disable=hidden)
 
     def begin(self, what: str) -> None:
         """Says what is being done."""

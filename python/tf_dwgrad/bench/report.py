@@ -15,6 +15,7 @@ from tf_dwgrad.bench.peers import Comparison, Peer
 from tf_dwgrad.comparison import Times
 
 _WORST = 3
+_UNSTEADY = "other programs seem to run, and these figures mean little"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Result:
         if self.machine is None:
             return None
         return self.machine.bound(self.case).seconds / self.ours.median
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether something interfered with one of the times."""
+        sides = [(c.ours, c.theirs) for c in self.comparisons.values()]
+        return any(times.unsteady for pair in [(self.ours,), *sides] for times in pair)
 
     def ratio(self, peer: str) -> float | None:
         """How many times faster than the peer; None without a comparison."""
@@ -145,7 +152,8 @@ class Table:
             f"{layer.dilations[0]:<3}{result.ours.median * 1e3:>9.3f}{ratios} "
             f"{result.bytes_per_second / 1e9:>7.1f} "
             f"{result.flop_per_second / 1e9:>8.1f} {share:>9} {result.bound:<4}"
-        )
+            f"{'  unsteady' if result.unsteady else ''}"
+        ).rstrip()
 
 
 def _ratio_columns(peers: Sequence[str]) -> str:
@@ -177,6 +185,9 @@ def summary(
         for peer in peers:
             lines += _standing_of(peer, chosen)
         lines += _farthest_from_bound(chosen)
+        unsteady = sum(result.unsteady for result in chosen)
+        if unsteady:
+            lines += ["", f"unsteady: {unsteady} of {len(chosen)}; {_UNSTEADY}"]
     return lines
 
 
@@ -225,7 +236,7 @@ def _standing_of(peer: Peer, results: Sequence[Result]) -> list[str]:
     slower = sum(result.comparisons[peer.name].ratio < 1 for result in compared)
     lines = ["", f"{peer.name} ({peer.description}):"]
     if compared:
-        lines.append(f"  slower than it in {slower} of {len(compared)}; the worst:")
+        lines.append(f"  slower than it in {slower} of {len(compared)}; lowest ratios:")
     for result in compared[:_WORST]:
         lines.append(f"  {_number(result.ratio(peer.name)):>6}  {result.case}")
     reasons = [result.missing.get(peer.name) for result in results]
@@ -270,9 +281,12 @@ def write_json(
             **facts,
             "vectors": machine.vectors,
             "FLOP_per_s": {
-                f"{8 * size} bits": rate for size, rate in machine.multiply_add.items()
+                f"{8 * size} bits": _rounded(rate)
+                for size, rate in machine.multiply_add.items()
             },
-            "copied_bytes_per_s": machine.copy,
+            "copied_bytes_per_s": {
+                size: _rounded(rate) for size, rate in machine.copy.items()
+            },
         }
     document = {"machine": facts, "results": [result.row() for result in results]}
     path.write_text(json.dumps(document, indent=1) + "\n")
