@@ -92,31 +92,36 @@ class Result:
             "flop": case.flop,
             "error_over_bound": _rounded(self.error),
             **_times("tf_dwgrad", self.ours),
-            "GB_per_s": _rounded(self.bytes_per_second / 1e9),
-            "GFLOP_per_s": _rounded(self.flop_per_second / 1e9),
+            "GB_per_s": _rounded(self.bytes_per_second, 1e-9),
+            "GFLOP_per_s": _rounded(self.flop_per_second, 1e-9),
             "bound": self.bound,
             "share_of_bound": _rounded(self.share_of_bound),
         }
         for peer in [*self.comparisons, *self.missing]:
             comparison = self.comparisons.get(peer)
-            times = _times(peer, comparison.theirs) if comparison else {}
-            row |= times or dict.fromkeys(_times(peer, self.ours))
+            row |= _times(peer, comparison.theirs if comparison else None)
+            # The ratio is of this time, not of one measured beside another peer.
+            ours = comparison.ours.median if comparison else None
+            row[f"tf_dwgrad_beside_{peer}_ms"] = _rounded(ours, 1e3)
             row[f"{peer}_ratio"] = _rounded(self.ratio(peer))
             row[f"{peer}_note"] = comparison.note if comparison else self.missing[peer]
         return row
 
 
-def _times(side: str, times: Times) -> dict[str, Any]:
+def _times(side: str, times: Times | None) -> dict[str, Any]:
+    median, lower, upper, calls = (
+        (times.median, times.lower, times.upper, times.calls) if times else [None] * 4
+    )
     return {
-        f"{side}_ms": _rounded(times.median * 1e3),
-        f"{side}_lower_quartile_ms": _rounded(times.lower * 1e3),
-        f"{side}_upper_quartile_ms": _rounded(times.upper * 1e3),
-        f"{side}_calls": times.calls,
+        f"{side}_ms": _rounded(median, 1e3),
+        f"{side}_lower_quartile_ms": _rounded(lower, 1e3),
+        f"{side}_upper_quartile_ms": _rounded(upper, 1e3),
+        f"{side}_calls": calls,
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+def _rounded(value: float | None, factor: float = 1.0) -> float | None:
+    return None if value is None else float(f"{value * factor:.4g}")
 
 
 def _sizes(*sizes: int) -> str:
@@ -168,7 +173,9 @@ def _number(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.0%}"
+    if value is None:
+        return "n/a"
+    return f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
 
 
 # --- The summary ------------------------------------------------------------------
