@@ -25,6 +25,11 @@ int64_t StreamThreshold() {
   return threshold;
 }
 
+// Operands of more bytes than this are prefetched row by row. Smaller ones tend
+// to be in the last cache, from where the next row, fetched early, only drives
+// the present one out of the first.
+constexpr int64_t kPrefetchThreshold = 11 << 20;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 GatherPlan PlanAxis(const AxisGeometry& axis, bool backward) {
@@ -179,7 +184,12 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   const int64_t dst_depth = DstDepth(problem);
   const int64_t dst_pixels = problem.rows.dst_size * problem.cols.dst_size;
   const int64_t planes = problem.batch * dst_depth;
-  problem.stream_dst = planes * dst_pixels * SizeOf(type) > StreamThreshold();
+  const int64_t dst_bytes = planes * dst_pixels * SizeOf(type);
+  const int64_t src_bytes = problem.batch * SrcDepth(problem) *
+                            problem.rows.src_size * problem.cols.src_size *
+                            SizeOf(type);
+  problem.stream_dst = dst_bytes > StreamThreshold();
+  problem.prefetch = src_bytes + dst_bytes > kPrefetchThreshold;
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);

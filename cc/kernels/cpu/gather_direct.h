@@ -53,7 +53,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   // Every vector of every pixel must be aligned.
   sums.stream = problem.stream_dst && kCanStream<T> && depth % N == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
-  sums.prefetch_dst = !sums.stream;
+  sums.prefetch_dst = problem.prefetch && !sums.stream;
 
   const int64_t row_phases = PhaseCount(rows);
   const int64_t groups = TilesDown(problem);
@@ -87,7 +87,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
       packed_block = block;
     }
     // Below the last row of an image the next one begins.
-    operands.prefetch_rows = rows.src_size * (problem.batch - image);
+    operands.prefetch_rows =
+        problem.prefetch ? rows.src_size * (problem.batch - image) : 0;
     T* dst_row =
         dst +
         ((image * rows.dst_size + row_phase + tile.row * rows.num_phases) *

@@ -66,26 +66,43 @@ inline int64_t FirstLane(int64_t index, int64_t channels) {
   return index * N + N <= channels ? index * N : channels - N;
 }
 
-// Adds what one source row gives to the tile rows that it reaches.
-template <bool kReachesFirst, bool kReachesSecond, int N, int kRows, int kCols,
-          int kTaps, bool kWholeWindow, typename S, typename V>
-inline __attribute__((always_inline)) void AddSourceRow(
-    const TapBlock<S>& block, const S* src,
-    const typename AccumulatorOf<S>::type* filter, V (&sum)[kRows][kCols]) {
-  typedef typename AccumulatorOf<S>::type A;
-  V first[kTaps], second[kTaps];
+// Neighbouring columns of one row, `step` elements apart. A pointer for every
+// third column is enough for the addressing modes of the CPU; left to itself,
+// the compiler keeps one for each and runs out of registers.
+template <int kColumns, typename S>
+struct Columns {
+  static constexpr int kGroup = 3;
+  S* group[(kColumns + kGroup - 1) / kGroup];
+  int64_t step;
+
+  inline __attribute__((always_inline)) Columns(S* first, int64_t col_step)
+      : step(col_step) {
+    S* pointer = first;
 #pragma GCC unroll 16
-  for (int tap = 0; tap < kTaps; ++tap) {
-    const A* weight = filter + tap * block.filter_col_step;
-    if (kReachesFirst) first[tap] = Access<A, N>::Load(weight);
-    if (kReachesSecond) {
-      second[tap] = Access<A, N>::Load(weight - block.filter_row_step);
+    for (S*& start : group) {
+      start = pointer;
+      // Hides where the pointer comes from.
+      asm("" : "+r"(start));
+      pointer = start + kGroup * step;
     }
   }
+  inline __attribute__((always_inline)) S* operator[](int column) const {
+    return group[column / kGroup] + column % kGroup * step;
+  }
+};
+
+// Adds what one source row gives to the tile rows that it reaches. weights[r]
+// are the taps of tile row r.
+template <bool kReachesFirst, bool kReachesSecond, int N, int kRows, int kCols,
+          int kTaps, bool kWhole, typename S, typename V>
+inline __attribute__((always_inline)) void AddSourceRow(
+    const TapBlock<S>& block, const S* src, const V* first, const V* second,
+    V (&sum)[kRows][kCols]) {
+  const Columns<kCols + kTaps - 1, const S> columns(src, block.src_col_step);
 #pragma GCC unroll 32
   for (int j = 0; j < kCols + kTaps - 1; ++j) {
-    if (kWholeWindow || (j >= block.window.begin && j < block.window.end)) {
-      const V pixel = Access<S, N>::Load(src + j * block.src_col_step);
+    if (kWhole || (j >= block.window.begin && j < block.window.end)) {
+      const V pixel = Access<S, N>::Load(columns[j]);
 #pragma GCC unroll 16
       for (int tap = 0; tap < kTaps; ++tap) {
         if (j < tap || j - tap >= kCols) continue;
@@ -96,6 +113,90 @@ inline __attribute__((always_inline)) void AddSourceRow(
   }
 }
 
+template <int N, int kTaps, typename A, typename V>
+inline __attribute__((always_inline)) void LoadTaps(const A* filter,
+                                                    int64_t step,
+                                                    V (&taps)[kTaps]) {
+#pragma GCC unroll 16
+  for (int tap = 0; tap < kTaps; ++tap) {
+    taps[tap] = Access<A, N>::Load(filter + tap * step);
+  }
+}
+
+// All source rows, of which any may be missing.
+template <int N, int kRows, int kCols, int kTaps, bool kWhole, typename S,
+          typename A, typename V>
+inline __attribute__((always_inline)) void AddSourceRows(
+    const TapBlock<S>& block, const S* src, const A* filter,
+    V (&sum)[kRows][kCols]) {
+  V first[kTaps], second[kTaps];
+  filter += block.begin_row * block.filter_row_step;
+  int64_t row = block.begin_row;
+  const auto step = [&] {
+    ++row;
+    src += block.src_row_step;
+    filter += block.filter_row_step;
+  };
+  if (kRows == 2 && row == 0 && row < block.end_row) {
+    LoadTaps<N>(filter, block.filter_col_step, first);
+    AddSourceRow<true, false, N, kRows, kCols, kTaps, kWhole>(block, src, first,
+                                                              second, sum);
+    step();
+  }
+  const int64_t shared_end =
+      block.num_rows < block.end_row ? block.num_rows : block.end_row;
+  while (row < shared_end) {
+    LoadTaps<N>(filter, block.filter_col_step, first);
+    if (kRows == 2) {
+      LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step,
+                  second);
+    }
+    AddSourceRow<true, kRows == 2, N, kRows, kCols, kTaps, kWhole>(
+        block, src, first, second, sum);
+    step();
+  }
+  if (kRows == 2 && row < block.end_row) {
+    LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step, second);
+    AddSourceRow<false, true, N, kRows, kCols, kTaps, kWhole>(block, src, first,
+                                                              second, sum);
+  }
+}
+
+// All source rows of a small filter; none is missing. Its taps stay in
+// registers.
+template <int N, int kRows, int kCols, int kTapRows, int kTaps, bool kWhole,
+          typename S, typename A, typename V>
+inline __attribute__((always_inline)) void AddAllSourceRows(
+    const TapBlock<S>& block, const S* src, const A* filter,
+    V (&sum)[kRows][kCols]) {
+  V taps[kTapRows][kTaps];
+#pragma GCC unroll 4
+  for (int row = 0; row < kTapRows; ++row) {
+    LoadTaps<N>(filter, block.filter_col_step, taps[row]);
+    filter += block.filter_row_step;
+  }
+  if constexpr (kRows == 1) {
+#pragma GCC unroll 4
+    for (int row = 0; row < kTapRows; ++row) {
+      AddSourceRow<true, false, N, kRows, kCols, kTaps, kWhole>(
+          block, src, taps[row], taps[row], sum);
+      src += block.src_row_step;
+    }
+  } else {
+    AddSourceRow<true, false, N, kRows, kCols, kTaps, kWhole>(
+        block, src, taps[0], taps[0], sum);
+    src += block.src_row_step;
+#pragma GCC unroll 4
+    for (int row = 1; row < kTapRows; ++row) {
+      AddSourceRow<true, true, N, kRows, kCols, kTaps, kWhole>(
+          block, src, taps[row], taps[row - 1], sum);
+      src += block.src_row_step;
+    }
+    AddSourceRow<false, true, N, kRows, kCols, kTaps, kWhole>(
+        block, src, taps[kTapRows - 1], taps[kTapRows - 1], sum);
+  }
+}
+
 // Prefetches the pixels of a tile, to write them if kWrite.
 template <int kRows, int kCols, bool kWrite, typename S>
 inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
@@ -103,25 +204,45 @@ inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
                                                         int64_t col_step) {
 #pragma GCC unroll 2
   for (int row = 0; row < kRows; ++row) {
+    const Columns<kCols, const S> columns(tile + row * row_step, col_step);
 #pragma GCC unroll 16
     for (int col = 0; col < kCols; ++col) {
-      __builtin_prefetch(tile + row * row_step + col * col_step, kWrite);
+      __builtin_prefetch(columns[col], kWrite);
+    }
+  }
+}
+
+template <bool kAllCols, bool kStream, int N, int kCols, typename S, typename V>
+inline __attribute__((always_inline)) void StoreTileRow(const V (&sum)[kCols],
+                                                        S* dst, int64_t step,
+                                                        int64_t cols) {
+  const Columns<kCols, S> columns(dst, step);
+#pragma GCC unroll 16
+  for (int col = 0; col < kCols; ++col) {
+    if (!kAllCols && col >= cols) continue;
+    if constexpr (kStream) {
+      Stream(sum[col], columns[col]);
+    } else {
+      Access<S, N>::Store(sum[col], columns[col]);
     }
   }
 }
 
 // Adds a block of taps to the sums of `tiles` neighbouring tiles. If there are
-// several, the block must be their only one.
-template <int N, int kRows, int kCols, int kTaps, bool kWholeWindow, typename S>
+// several, the block must be their only one. kTapRows is the number of tap rows
+// if all their source rows exist and there is no other block, or 0 for any.
+// kWhole tells that the whole window and all positions exist.
+template <int N, int kRows, int kCols, int kTapRows, int kTaps, bool kWhole,
+          typename S>
 void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
                  const TileSums<S>& sums, bool last) {
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
   constexpr int64_t kLine = 64 / sizeof(S);
-  const int64_t filter_start = block.begin_row * block.filter_row_step;
+  const bool to_dst = last && sums.dst != nullptr;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     A* panel = sums.panel;
-    const A* vector_filter = block.filter + filter_start;
+    const A* filter = block.filter;
     const int64_t src_offset = tile * kCols * block.src_col_step;
     const int64_t dst_offset = tile * kCols * sums.col_step;
     for (int64_t index = 0; index * N < channels; ++index) {
@@ -142,64 +263,51 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
 #pragma GCC unroll 16
         for (int col = 0; col < kCols; ++col) {
           sum[row][col] = V{};
-          if (!block.first) {
+          if (kTapRows == 0 && !block.first) {
             sum[row][col] = Access<A, N>::Load(panel + (row * kCols + col) * N);
           }
         }
       }
       const S* src = block.src + src_offset + c;
-      const A* filter = vector_filter;
-      int64_t row = block.begin_row;
-      const auto step = [&] {
-        ++row;
-        src += block.src_row_step;
-        filter += block.filter_row_step;
-      };
-      if (kRows == 2 && row == 0 && row < block.end_row) {
-        AddSourceRow<true, false, N, kRows, kCols, kTaps, kWholeWindow>(
-            block, src, filter, sum);
-        step();
+      if constexpr (kTapRows > 0) {
+        AddAllSourceRows<N, kRows, kCols, kTapRows, kTaps, kWhole>(block, src,
+                                                                   filter, sum);
+      } else {
+        AddSourceRows<N, kRows, kCols, kTaps, kWhole>(block, src, filter, sum);
       }
-      const int64_t shared_end =
-          block.num_rows < block.end_row ? block.num_rows : block.end_row;
-      while (row < shared_end) {
-        AddSourceRow<true, kRows == 2, N, kRows, kCols, kTaps, kWholeWindow>(
-            block, src, filter, sum);
-        step();
-      }
-      if (kRows == 2 && row < block.end_row) {
-        AddSourceRow<false, true, N, kRows, kCols, kTaps, kWholeWindow>(
-            block, src, filter, sum);
-      }
+      S* dst = sums.dst + dst_offset + c;
 #pragma GCC unroll 2
-      for (int tile_row = 0; tile_row < kRows; ++tile_row) {
-        const V(&result)[kCols] = sum[tile_row];
-        if (!last || sums.dst == nullptr) {
+      for (int row = 0; row < kRows; ++row) {
+        S* dst_row = dst + row * sums.row_step;
+        if (!to_dst) {
 #pragma GCC unroll 16
           for (int col = 0; col < kCols; ++col) {
-            Access<A, N>::Store(result[col],
-                                panel + (tile_row * kCols + col) * N);
+            Access<A, N>::Store(sum[row][col], panel + (row * kCols + col) * N);
           }
-          continue;
-        }
-        S* dst = sums.dst + tile_row * sums.row_step + dst_offset + c;
-        if (kCanStream<S> && sums.stream) {
-#pragma GCC unroll 16
-          for (int col = 0; col < kCols; ++col) {
-            if (col < sums.cols) Stream(result[col], dst + col * sums.col_step);
-          }
+        } else if (kCanStream<S> && sums.stream) {
+          StoreTileRow<kWhole, kCanStream<S>, N>(sum[row], dst_row,
+                                                 sums.col_step, sums.cols);
         } else {
-#pragma GCC unroll 16
-          for (int col = 0; col < kCols; ++col) {
-            if (col < sums.cols) {
-              Access<S, N>::Store(result[col], dst + col * sums.col_step);
-            }
-          }
+          StoreTileRow<kWhole, false, N>(sum[row], dst_row, sums.col_step,
+                                         sums.cols);
         }
       }
       panel += kRows * kCols * N;
-      vector_filter += block.filter_vector_step;
+      filter += block.filter_vector_step;
     }
+  }
+}
+
+template <int N, int kRows, int kCols, int kTapRows, int kTaps, typename S>
+inline void AddTapRows(const TapBlock<S>& block, int64_t tiles,
+                       int64_t channels, const TileSums<S>& sums, bool last) {
+  if (block.window.begin == 0 && block.window.end == kCols + kTaps - 1 &&
+      sums.cols == kCols) {
+    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, true>(block, tiles, channels,
+                                                        sums, last);
+  } else {
+    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, false>(block, tiles, channels,
+                                                         sums, last);
   }
 }
 
@@ -214,13 +322,31 @@ inline void AddTaps(int taps, const TapBlock<S>& block, int64_t tiles,
       return;
     }
   }
-  if (block.window.begin == 0 && block.window.end == kCols + kTaps - 1) {
-    AddTapBlock<N, kRows, kCols, kTaps, true>(block, tiles, channels, sums,
-                                              last);
-  } else {
-    AddTapBlock<N, kRows, kCols, kTaps, false>(block, tiles, channels, sums,
-                                               last);
+  // The filters of most layers: 3x3, and what stride 2 leaves of it.
+  if constexpr (kTaps <= 3) {
+    if (block.first && last && block.begin_row == 0 &&
+        block.end_row == block.num_rows + kRows - 1) {
+      if constexpr (kTaps == 3) {
+        if (block.num_rows == 3) {
+          AddTapRows<N, kRows, kCols, 3, kTaps>(block, tiles, channels, sums,
+                                                last);
+          return;
+        }
+      } else {
+        if (block.num_rows == 1) {
+          AddTapRows<N, kRows, kCols, 1, kTaps>(block, tiles, channels, sums,
+                                                last);
+          return;
+        }
+        if (block.num_rows == 2) {
+          AddTapRows<N, kRows, kCols, 2, kTaps>(block, tiles, channels, sums,
+                                                last);
+          return;
+        }
+      }
+    }
   }
+  AddTapRows<N, kRows, kCols, 0, kTaps>(block, tiles, channels, sums, last);
 }
 
 }  // namespace
