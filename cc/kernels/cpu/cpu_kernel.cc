@@ -139,6 +139,24 @@ bool UsesDirectGather(const GatherProblem& problem, int64_t lanes) {
          MostTaps(problem.rows) * MostTaps(problem.cols) < most;
 }
 
+// Where a phase has so few columns that its tiles would be half empty, and a
+// row of the source, of which each pixel is then read once per tap, stays in
+// cache.
+bool UsesScatteredTiles(const GatherProblem& problem, int64_t row_bytes) {
+  const GatherPlan& cols = problem.cols;
+  return problem.backward && cols.stride == 1 && cols.dilation > 1 &&
+         problem.depth_multiplier == 1 &&
+         cols.filter_size <= kMaxScatteredTaps &&
+         PhaseSize(cols, 0) < (cols.filter_size <= 3 ? 6 : 4) &&
+         row_bytes <= 16 << 10;
+}
+
+int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
+  return !problem.scattered && MostTaps(problem.cols) <= kernels.pair_max_taps
+             ? 2
+             : 1;
+}
+
 // Scratch memory that a thread keeps.
 void* Scratch(size_t bytes) {
   thread_local size_t size = 0;
@@ -205,7 +223,6 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   };
 
   problem.flat = false;
-  problem.tile_rows = MostTaps(problem.cols) <= kernels.pair_max_taps ? 2 : 1;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes)) {
     gather_kernel_ = kernels.gather_direct[type_index];
@@ -216,6 +233,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         kPanelBytes / 2 / (filter_taps * kernels.vector_bytes);
     SplitChannels(&problem, lanes,
                   std::clamp(vectors * lanes, lanes, kMaxChannelBlock));
+    problem.scattered = UsesScatteredTiles(
+        problem, problem.cols.src_size * problem.channel_block * SizeOf(type));
+    problem.tile_rows = TileRows(problem, kernels);
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors * filter_taps *
                                          kernels.vector_bytes);
     num_units_ = problem.batch * problem.num_blocks * PhaseCount(problem.rows) *
@@ -227,6 +247,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     return;
   }
   problem.flat = !whole_vectors;
+  problem.scattered =
+      UsesScatteredTiles(problem, problem.cols.src_size * kernels.vector_bytes);
+  problem.tile_rows = TileRows(problem, kernels);
   if (PlanPackedGather(type, lanes, accumulator)) {
     gather_kernel_ = kernels.gather_packed[type_index];
     const int64_t images = problem.flat ? 1 : problem.batch;
@@ -269,10 +292,13 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
 
   // Whole rows, if enough of them fit, and all rows, if those fit.
   const int64_t pixels = kPanelBytes / pixel_bytes;
-  const bool all_row_phases = rows.pitch == 1 || PhaseCount(rows) == 1;
+  // A panel of a dilation's phase leaves out the rows between, unless all fit.
+  const bool all_row_phases = rows.pitch == 1 || PhaseCount(rows) == 1 ||
+                              std::max(rows.src_size * cols.src_size,
+                                       rows.dst_size * cols.dst_size) <= pixels;
   const PanelSplit row_split = {all_row_phases, true, 0, 0};
   const PanelSplit col_split = {true, false, 0, 0};
-  const int64_t tile_rows = std::min<int64_t>(2, PhaseSize(rows, 0));
+  const int64_t tile_rows = std::min(problem.tile_rows, PhaseSize(rows, 0));
   const int64_t least_rows =
       std::min(rows.src_size, PanelSources(rows, row_split, tile_rows));
   problem.col_panels = SplitIntoPanels(

@@ -49,12 +49,14 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   TileSums<T> sums;
   sums.panel = panel;
   sums.row_step = rows.num_phases * cols.dst_size * depth;
-  sums.col_step = cols.num_phases * depth;
+  sums.col_step = problem.scattered ? depth : cols.num_phases * depth;
   // Every vector of every pixel must be aligned.
   sums.stream = problem.stream_dst && kCanStream<T> && depth % N == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
   sums.prefetch_dst = problem.prefetch && !sums.stream;
 
+  const Phases phases_down(rows);
+  const Phases phases_across(cols);
   const int64_t row_phases = PhaseCount(rows);
   const int64_t groups = TilesDown(problem);
   for (int64_t unit = begin; unit < end; ++unit) {
@@ -68,9 +70,10 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     TilePlace tile;
     tile.row =
         (rows.pitch == 1 ? index / row_phases : index % groups) * tile_rows;
-    const int64_t rows_left = PhaseSize(rows, row_phase) - tile.row;
+    const Phase down = phases_down[row_phase];
+    const int64_t rows_left = down.size - tile.row;
     if (rows_left <= 0) continue;
-    tile.row_run = FirstRun(rows, row_phase);
+    tile.row_run = down.run;
 
     const int64_t channel = block * problem.channel_block;
     const int64_t channels = block + 1 < problem.num_blocks
@@ -95,13 +98,21 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
          cols.dst_size) *
             depth +
         channel;
+    if (problem.scattered) {
+      sums.dst = dst_row;
+      SumScatteredRow<Isa, N>(problem, tile.row_run, tile.row, 0, cols.dst_size,
+                              operands, channels, sums,
+                              [](int64_t, int64_t, int64_t) {});
+      continue;
+    }
     for (int64_t phase = 0; phase < col_phases; ++phase) {
-      tile.col_run = FirstRun(cols, phase);
+      const Phase across = phases_across[phase];
+      tile.col_run = across.run;
       sums.dst = dst_row + phase * depth;
       SumTileRow<Isa, N, kMaxTaps>(
           problem, tile,
           rows_left < tile_rows ? 1 : static_cast<int>(tile_rows), 0,
-          PhaseSize(cols, phase), operands, channels, sums,
+          across.size, operands, channels, sums,
           [](int64_t, int64_t, int64_t) {});
     }
   }

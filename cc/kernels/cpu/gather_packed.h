@@ -166,6 +166,8 @@ class PackedGather {
       : problem_(problem),
         rows_(problem.rows),
         cols_(problem.cols),
+        phases_down_(problem.rows),
+        phases_across_(problem.cols),
         src_(static_cast<const T*>(src)),
         filter_(static_cast<const T*>(filter)),
         dst_(static_cast<T*>(dst)),
@@ -189,7 +191,7 @@ class PackedGather {
   template <int kMaxTaps>
   void Run(int64_t begin, int64_t end) {
     const int64_t images = problem_.flat ? 1 : problem_.batch;
-    int64_t packed_block = -1;
+    int64_t packed_block = -1, found_row_panel = -1, found_col_panel = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       int64_t rest = unit;
       const int64_t col_panel = rest % problem_.col_panels.num_panels;
@@ -198,8 +200,14 @@ class PackedGather {
       rest /= problem_.row_panels.num_panels;
       const int64_t image = rest % images;
       const int64_t block = rest / images;
-      row_range_ = FindPanel(rows_, problem_.row_panels, row_panel);
-      col_range_ = FindPanel(cols_, problem_.col_panels, col_panel);
+      if (row_panel != found_row_panel) {
+        row_range_ = FindPanel(rows_, problem_.row_panels, row_panel);
+        found_row_panel = row_panel;
+      }
+      if (col_panel != found_col_panel) {
+        col_range_ = FindPanel(cols_, problem_.col_panels, col_panel);
+        found_col_panel = col_panel;
+      }
       if (row_range_.dst_count == 0 || col_range_.dst_count == 0) continue;
       if (block != packed_block) {
         StartBlock(block);
@@ -207,6 +215,7 @@ class PackedGather {
       }
       if (problem_.flat) {
         PackFlat();
+        PlanPrefetch(unit + 1, end);
         RunTiles<kMaxTaps>(0, packed_dst_);
         UnpackFlat();
       } else {
@@ -239,7 +248,8 @@ class PackedGather {
   // Finds the channels of a block and packs its filter.
   void StartBlock(int64_t block) {
     if (problem_.flat) {
-      map_ = MapLanes<N>(block * N, problem_.batch * DstDepth(problem_),
+      first_plane_ = block * N;
+      map_ = MapLanes<N>(first_plane_, problem_.batch * DstDepth(problem_),
                          DstDepth(problem_));
       first_channel_ = map_.channel[0];
       channels_ = N;
@@ -301,6 +311,58 @@ class PackedGather {
         PackLanes<N>(lanes, offset, src_steps_.col, count, to + first * N);
       });
     }
+  }
+
+  // Memory of which some lines are prefetched at a time.
+  struct Ahead {
+    const char* next;
+    int64_t lines;
+    int64_t lines_per_call;
+
+    template <bool kWrite>
+    void Prefetch() {
+      for (int64_t i = 0; i < lines_per_call && lines > 0; ++i, --lines) {
+        __builtin_prefetch(next, kWrite);
+        next += 64;
+      }
+    }
+  };
+
+  static Ahead PlanAhead(const T* first, int64_t elements, int64_t calls) {
+    const int64_t lines = elements * sizeof(T) / 64;
+    return {reinterpret_cast<const char*>(first), lines,
+            (lines + calls - 1) / calls};
+  }
+
+  // While the tiles of a unit are summed up, the pixels that the sums go to and
+  // those that the next unit needs come into the cache. For whole planes of
+  // NCHW, which lie one behind the other; longer pieces come by themselves.
+  void PlanPrefetch(int64_t next_unit, int64_t end) {
+    ahead_src_ = ahead_dst_ = {};
+    if (!problem_.prefetch || problem_.channels_last ||
+        problem_.row_panels.num_panels > 1 ||
+        problem_.col_panels.num_panels > 1) {
+      return;
+    }
+    const int64_t calls =
+        (row_range_.end - row_range_.begin + problem_.tile_rows - 1) /
+        problem_.tile_rows * (row_range_.end_phase - row_range_.first_phase);
+    if (!stream_) {
+      ahead_dst_ = PlanAhead(dst_ + first_plane_ * dst_steps_.channel,
+                             map_.used * dst_steps_.channel, calls);
+    }
+    if (next_unit >= end) return;
+    const int64_t next_plane = next_unit * N;
+    const int64_t left = problem_.batch * DstDepth(problem_) - next_plane;
+    const int64_t planes = left < N ? left : N;
+    const int64_t multiplier = problem_.depth_multiplier;
+    ahead_src_ = PlanAhead(
+        src_ + (problem_.backward ? next_plane * multiplier
+                                  : next_plane / multiplier) *
+                   src_steps_.channel,
+        (problem_.backward ? planes * multiplier : planes / multiplier) *
+            src_steps_.channel,
+        calls);
   }
 
   void UnpackFlat() {
@@ -384,63 +446,84 @@ class PackedGather {
     TileSums<A> sums;
     sums.panel = panel;
     sums.row_step = row_step * row_phases;
-    sums.col_step = col_step * cols_.num_phases;
+    sums.col_step = col_step * (problem_.scattered ? 1 : cols_.num_phases);
     sums.stream = stream_ && !problem_.flat;
     sums.prefetch_dst = false;
 
     for (int64_t first = row_range_.begin; first < row_range_.end;
-         first += kTileRows) {
+         first += problem_.tile_rows) {
       for (int64_t row_phase = row_range_.first_phase;
            row_phase < row_range_.end_phase; ++row_phase) {
+        ahead_src_.template Prefetch<false>();
+        ahead_dst_.template Prefetch<true>();
+        const Phase down = phases_down_[row_phase];
         TilePlace tile;
         tile.row = first;
-        tile.row_run = FirstRun(rows_, row_phase);
-        const int64_t phase_end = PhaseSize(rows_, row_phase);
+        tile.row_run = down.run;
         const int64_t rows_left =
-            (phase_end < row_range_.end ? phase_end : row_range_.end) - first;
+            (down.size < row_range_.end ? down.size : row_range_.end) - first;
         if (rows_left <= 0) continue;
-        const int tile_rows = rows_left < kTileRows ? 1 : kTileRows;
+        const int tile_rows = rows_left < problem_.tile_rows ? 1 : kTileRows;
+        D* dst_row = dst + ((first - row_range_.begin) * row_phases +
+                            row_phase - row_range_.first_phase) *
+                               row_step;
+        // Sums of a tile that are not where they belong yet.
+        const auto convert = [&](D* to) {
+          return [=](int64_t position, int64_t positions, int64_t step) {
+            if constexpr (sizeof(D) != sizeof(A)) {
+              for (int row = 0; row < tile_rows; ++row) {
+                for (int64_t i = 0; i < positions; ++i) {
+                  Access<D, N>::Store(
+                      Access<A, N>::Load(sums.panel + (row * step + i) * N),
+                      to + row * sums.row_step +
+                          (position + i) * sums.col_step);
+                }
+              }
+            }
+          };
+        };
+        if (problem_.scattered) {
+          D* to = dst_row - col_range_.first_dst * col_step;
+          sums.dst = DirectResult(to);
+          SumScatteredRow<Isa, N>(problem_, tile.row_run, tile.row,
+                                  col_range_.first_dst,
+                                  col_range_.first_dst + col_range_.dst_count,
+                                  operands, N, sums, convert(to));
+          continue;
+        }
         for (int64_t phase = 0; phase < PhaseCount(cols_); ++phase) {
-          tile.col_run = FirstRun(cols_, phase);
-          const int64_t phase_size = PhaseSize(cols_, phase);
+          const Phase across = phases_across_[phase];
+          tile.col_run = across.run;
           const int64_t end =
-              phase_size < col_range_.end ? phase_size : col_range_.end;
+              across.size < col_range_.end ? across.size : col_range_.end;
           if (col_range_.begin >= end) continue;
-          // dst of position 0 of the phase.
-          D* tile_dst =
-              dst +
-              ((first - row_range_.begin) * row_phases + row_phase -
-               row_range_.first_phase) *
-                  row_step +
-              (phase - col_range_.begin * cols_.num_phases) * col_step;
-          if constexpr (sizeof(D) == sizeof(A)) {
-            sums.dst = reinterpret_cast<A*>(tile_dst);
-            SumTileRow<Isa, N, kMaxTaps>(
-                problem_, tile, tile_rows, col_range_.begin, end, operands, N,
-                sums, [](int64_t, int64_t, int64_t) {});
-          } else {
-            sums.dst = nullptr;
-            SumTileRow<Isa, N, kMaxTaps>(
-                problem_, tile, tile_rows, col_range_.begin, end, operands, N,
-                sums, [&](int64_t position, int64_t positions, int64_t step) {
-                  for (int row = 0; row < tile_rows; ++row) {
-                    for (int64_t i = 0; i < positions; ++i) {
-                      Access<D, N>::Store(
-                          Access<A, N>::Load(panel + (row * step + i) * N),
-                          tile_dst + row * sums.row_step +
-                              (position + i) * sums.col_step);
-                    }
-                  }
-                });
-          }
+          // Position 0 of the phase.
+          D* to = dst_row +
+                  (phase - col_range_.begin * cols_.num_phases) * col_step;
+          sums.dst = DirectResult(to);
+          SumTileRow<Isa, N, kMaxTaps>(problem_, tile, tile_rows,
+                                       col_range_.begin, end, operands, N, sums,
+                                       convert(to));
         }
       }
+    }
+  }
+
+  // Accumulators can go there without a conversion.
+  template <typename D>
+  static A* DirectResult(D* to) {
+    if constexpr (sizeof(D) == sizeof(A)) {
+      return reinterpret_cast<A*>(to);
+    } else {
+      return nullptr;
     }
   }
 
   const GatherProblem& problem_;
   const GatherPlan& rows_;
   const GatherPlan& cols_;
+  const Phases phases_down_;
+  const Phases phases_across_;
   const T* src_;
   const T* filter_;
   T* dst_;
@@ -453,10 +536,13 @@ class PackedGather {
   A* packed_filter_;
   A* packed_dst_;
   bool stream_;
+  Ahead ahead_src_ = {};
+  Ahead ahead_dst_ = {};
   // Of the unit at hand.
   PanelRange row_range_ = {};
   PanelRange col_range_ = {};
   LaneMap<N> map_ = {};
+  int64_t first_plane_ = 0;
   int64_t first_channel_ = 0;
   int64_t channels_ = 0;
   int64_t num_vectors_ = 0;

@@ -30,6 +30,31 @@ struct Operands {
   int64_t prefetch_rows;  // image rows below this one may be prefetched
 };
 
+// The phases of a plan. Asking the plan takes divisions.
+struct Phase {
+  TapRun run;  // the first
+  int64_t size;
+};
+
+class Phases {
+ public:
+  explicit Phases(const GatherPlan& plan) : plan_(plan) {
+    const int64_t phases = PhaseCount(plan);
+    for (int64_t phase = 0; phase < phases && phase < kKept; ++phase) {
+      kept_[phase] = {FirstRun(plan, phase), PhaseSize(plan, phase)};
+    }
+  }
+  Phase operator[](int64_t phase) const {
+    if (phase < kKept) return kept_[phase];
+    return {FirstRun(plan_, phase), PhaseSize(plan_, phase)};
+  }
+
+ private:
+  static constexpr int64_t kKept = 64;
+  const GatherPlan& plan_;
+  Phase kept_[kKept];
+};
+
 // Where a tile lies.
 struct TilePlace {
   TapRun row_run;
@@ -197,6 +222,137 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
       run(Int<1>(), Int<kNarrow>());
     } else {
       run(Int<1>(), Int<Isa::kWideCols>());
+    }
+  }
+}
+
+// A tap column of a scattered tile: the tile's columns [begin, end) find their
+// source `src` elements behind the first pixel of the source row.
+struct ScatteredTap {
+  int64_t src;
+  int64_t filter;
+  int64_t begin;
+  int64_t end;
+};
+
+// Where a dilation leaves few positions to a phase, tiles of a phase would be
+// mostly empty. Instead a tile is kCols neighbours in the image, all of which
+// the same taps reach, each tap in pixels of its own.
+template <int N, int kCols, typename S>
+void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
+                      const typename AccumulatorOf<S>::type* filter,
+                      int64_t filter_row_step, int64_t filter_vector_step,
+                      int64_t num_rows, const ScatteredTap* taps,
+                      int64_t num_taps, int64_t channels,
+                      const TileSums<S>& sums, const S* prefetch) {
+  typedef typename AccumulatorOf<S>::type A;
+  typedef Vector<A, N> V;
+  constexpr int64_t kLine = 64 / sizeof(S);
+  A* panel = sums.panel;
+  for (int64_t index = 0; index * N < channels; ++index) {
+    const int64_t c = FirstLane<N>(index, channels);
+    if (prefetch != nullptr && (N >= kLine || c % kLine == 0)) {
+      PrefetchTile<1, kCols, false>(prefetch + c, 0, src_col_step);
+    }
+    V sum[1][kCols] = {};
+    const S* src_row = src + c;
+    const A* filter_row = filter;
+    for (int64_t row = 0; row < num_rows; ++row) {
+      for (int64_t t = 0; t < num_taps; ++t) {
+        const ScatteredTap& tap = taps[t];
+        const V weight = Access<A, N>::Load(filter_row + tap.filter);
+        const Columns<kCols, const S> columns(src_row + tap.src, src_col_step);
+        if (tap.begin == 0 && tap.end == kCols) {
+#pragma GCC unroll 16
+          for (int col = 0; col < kCols; ++col) {
+            sum[0][col] += Access<S, N>::Load(columns[col]) * weight;
+          }
+        } else {
+#pragma GCC unroll 16
+          for (int col = 0; col < kCols; ++col) {
+            if (col < tap.begin || col >= tap.end) continue;
+            sum[0][col] += Access<S, N>::Load(columns[col]) * weight;
+          }
+        }
+      }
+      src_row += src_row_step;
+      filter_row += filter_row_step;
+    }
+    if (sums.dst == nullptr) {
+#pragma GCC unroll 16
+      for (int col = 0; col < kCols; ++col) {
+        Access<A, N>::Store(sum[0][col], panel + col * N);
+      }
+    } else if (kCanStream<S> && sums.stream) {
+      StoreTileRow<false, kCanStream<S>, N>(sum[0], sums.dst + c, sums.col_step,
+                                            sums.cols);
+    } else {
+      StoreTileRow<false, false, N>(sum[0], sums.dst + c, sums.col_step,
+                                    sums.cols);
+    }
+    panel += kCols * N;
+    filter += filter_vector_step;
+  }
+}
+
+// The columns [begin, end) of a row, which is position `row` of the phase of
+// `row_run`. `sums` are those of column 0; see SumTileRow.
+template <typename Isa, int N, typename S, typename Done>
+void SumScatteredRow(const GatherProblem& problem, const TapRun& row_run,
+                     int64_t row, int64_t begin, int64_t end,
+                     const Operands<S>& operands, int64_t channels,
+                     TileSums<S> sums, Done done) {
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t row_base = row_run.first_src + row * rows.pitch;
+  TapRange row_taps = {0, 0};
+  if (row_run.num_taps > 0) {
+    row_taps = ClipToSource(rows, row_base, row_run.num_taps);
+  }
+  int64_t src_row = row_base + row_taps.begin * rows.pitch - operands.first_row;
+  if (operands.row_pitch != 1) src_row /= operands.row_pitch;
+  const S* src = operands.src + src_row * operands.src_row_step;
+  const auto* filter =
+      operands.filter + (row_run.first_tap + row_taps.begin * rows.tap_step) *
+                            cols.filter_size * operands.filter_tap_step;
+  // What the next row of the phase finds new.
+  const int64_t next = row_base + row_run.num_taps * rows.pitch;
+  const bool prefetch = next < operands.prefetch_rows;
+  const S* next_row = operands.src + next * operands.src_row_step;
+  S* const dst = sums.dst;
+  for (int64_t col = begin; col < end;) {
+    const auto run = [&](auto tile_cols) {
+      constexpr int kCols = decltype(tile_cols)::kValue;
+      sums.cols = end - col < kCols ? end - col : kCols;
+      if (dst != nullptr) sums.dst = dst + col * sums.col_step;
+      ScatteredTap taps[kMaxScatteredTaps];
+      int64_t num_taps = 0;
+      for (int64_t tap = 0; tap < cols.filter_size; ++tap) {
+        const int64_t first = col + cols.pad - tap * cols.dilation;
+        ScatteredTap& entry = taps[num_taps];
+        entry.src = (first - operands.first_col) * operands.src_col_step;
+        entry.filter = tap * operands.filter_tap_step;
+        entry.begin = first < 0 ? -first : 0;
+        entry.end = cols.src_size - first < sums.cols ? cols.src_size - first
+                                                      : sums.cols;
+        if (entry.begin < entry.end) ++num_taps;
+      }
+      SumScatteredTile<N, kCols>(
+          src, rows.pitch / operands.row_pitch * operands.src_row_step,
+          operands.src_col_step, filter,
+          rows.tap_step * cols.filter_size * operands.filter_tap_step,
+          operands.filter_vector_step, row_taps.end - row_taps.begin, taps,
+          num_taps, channels, sums,
+          prefetch && col < cols.src_size
+              ? next_row + col * operands.src_col_step
+              : nullptr);
+      done(col, sums.cols, kCols);
+      col += kCols;
+    };
+    if (end - col <= Isa::kNarrowCols) {
+      run(Int<Isa::kNarrowCols>());
+    } else {
+      run(Int<Isa::kWideCols>());
     }
   }
 }

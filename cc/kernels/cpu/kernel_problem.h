@@ -41,6 +41,7 @@ struct GatherProblem {
   int64_t channel_block;
   int64_t num_blocks;
   int64_t tile_rows;
+  bool scattered;  // tiles are neighbours in the image, not of a column phase
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
   PanelSplit col_panels;
@@ -110,6 +111,9 @@ struct KernelTable {
 
 // The largest channel_block.
 inline constexpr int64_t kMaxChannelBlock = 256;
+
+// The most tap columns of a problem with scattered tiles.
+inline constexpr int64_t kMaxScatteredTaps = 16;
 
 // Filter channels in a unit of the channels-last filter gradient.
 inline constexpr int64_t kFilterGradientBlock = 16;
