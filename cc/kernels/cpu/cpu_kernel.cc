@@ -9,13 +9,15 @@
 namespace tf_dwgrad {
 namespace {
 
-// Results of more bytes than this are written past the caches. Ordinary stores
-// read every line before they write it, which for a result that does not stay
-// in cache is a third of all traffic. A reader that follows at once finds a
-// smaller result in cache; the two balance at about 12 MB on a core complex
-// with 32 MB of L3. What the system says of its caches is no guide: a virtual
-// machine of two cores may report all of its host's. TF_DWGRAD_STREAM_BYTES
-// sets another threshold.
+// Source and result of more bytes than this are too large for the caches: the
+// source is prefetched row by row and the result written past the caches.
+// Ordinary stores read every line before they write it, which is a third of all
+// traffic, but leave a smaller result where a reader that follows at once finds
+// it; timed together with such a reader the two balance at about 12 MB on a
+// core complex with 32 MB of L3. To prefetch what is in the last cache anyway
+// drives out what is in the first. What the system says of its caches is no
+// guide: a virtual machine of two cores may report all of its host's.
+// TF_DWGRAD_STREAM_BYTES sets another threshold.
 int64_t StreamThreshold() {
   static const int64_t threshold = [] {
     const char* setting = std::getenv("TF_DWGRAD_STREAM_BYTES");
@@ -24,11 +26,6 @@ int64_t StreamThreshold() {
   }();
   return threshold;
 }
-
-// Operands of more bytes than this are prefetched row by row. Smaller ones tend
-// to be in the last cache, from where the next row, fetched early, only drives
-// the present one out of the first.
-constexpr int64_t kPrefetchThreshold = 11 << 20;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -206,8 +203,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   const int64_t src_bytes = problem.batch * SrcDepth(problem) *
                             problem.rows.src_size * problem.cols.src_size *
                             SizeOf(type);
-  problem.stream_dst = dst_bytes > StreamThreshold();
-  problem.prefetch = src_bytes + dst_bytes > kPrefetchThreshold;
+  problem.beyond_cache = src_bytes + dst_bytes > StreamThreshold();
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);

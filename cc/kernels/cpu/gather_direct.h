@@ -51,9 +51,9 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.row_step = rows.num_phases * cols.dst_size * depth;
   sums.col_step = problem.scattered ? depth : cols.num_phases * depth;
   // Every vector of every pixel must be aligned.
-  sums.stream = problem.stream_dst && kCanStream<T> && depth % N == 0 &&
+  sums.stream = problem.beyond_cache && kCanStream<T> && depth % N == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
-  sums.prefetch_dst = problem.prefetch && !sums.stream;
+  sums.prefetch_dst = problem.beyond_cache && !sums.stream;
 
   const Phases phases_down(rows);
   const Phases phases_across(cols);
@@ -91,7 +91,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     }
     // Below the last row of an image the next one begins.
     operands.prefetch_rows =
-        problem.prefetch ? rows.src_size * (problem.batch - image) : 0;
+        problem.beyond_cache ? rows.src_size * (problem.batch - image) : 0;
     T* dst_row =
         dst +
         ((image * rows.dst_size + row_phase + tile.row * rows.num_phases) *

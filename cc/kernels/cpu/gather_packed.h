@@ -184,7 +184,7 @@ class PackedGather {
     packed_dst_ = packed_filter_ + passes_ * max_vectors_ * taps_ * N;
     const int64_t aligned =
         problem.flat ? rows_.dst_size * cols_.dst_size : DstDepth(problem);
-    stream_ = problem.stream_dst && kCanStream<T> && aligned % N == 0 &&
+    stream_ = problem.beyond_cache && kCanStream<T> && aligned % N == 0 &&
               reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
   }
 
@@ -339,7 +339,7 @@ class PackedGather {
   // NCHW, which lie one behind the other; longer pieces come by themselves.
   void PlanPrefetch(int64_t next_unit, int64_t end) {
     ahead_src_ = ahead_dst_ = {};
-    if (!problem_.prefetch || problem_.channels_last ||
+    if (!problem_.beyond_cache || problem_.channels_last ||
         problem_.row_panels.num_panels > 1 ||
         problem_.col_panels.num_panels > 1) {
       return;

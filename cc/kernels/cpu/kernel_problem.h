@@ -32,8 +32,7 @@ struct GatherProblem {
   int64_t depth_multiplier;
   bool backward;
   bool channels_last;
-  bool stream_dst;  // dst is too large to be read from cache afterwards
-  bool prefetch;    // src and dst are too large to be in cache beforehand
+  bool beyond_cache;  // src and dst together
   // The channels of an image are cut into blocks, the last of which takes what
   // is left and may be a vector longer. If `flat`, blocks are of a vector of
   // dst planes instead, that is, of all channels of all images in turn.
