@@ -149,7 +149,9 @@ bool UsesScatteredTiles(const GatherProblem& problem, int64_t row_bytes) {
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
-  return !problem.scattered && MostTaps(problem.cols) <= kernels.pair_max_taps
+  if (problem.scattered) return 1;
+  return problem.most_taps <= kernels.pair_max_taps ||
+                 (problem.most_taps > kernels.max_taps && kernels.pair_blocks)
              ? 2
              : 1;
 }
@@ -211,6 +213,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   const int64_t lanes = kernels.vector_bytes / accumulator;
   const double taps =
       TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
+  problem.most_taps = MostTaps(problem.cols);
   const double unit_taps =
       taps * (backward ? static_cast<double>(problem.depth_multiplier) : 1.0);
   const auto set_unit_cycles = [&](double unit_pixels, double overhead) {
@@ -227,8 +230,13 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         problem.rows.filter_size * problem.cols.filter_size;
     const int64_t vectors =
         kPanelBytes / 2 / (filter_taps * kernels.vector_bytes);
-    SplitChannels(&problem, lanes,
-                  std::clamp(vectors * lanes, lanes, kMaxChannelBlock));
+    const bool straight_to_dst = problem.most_taps <= kernels.max_taps &&
+                                 problem.rows.num_runs == 1 &&
+                                 problem.cols.num_runs == 1;
+    SplitChannels(
+        &problem, lanes,
+        std::clamp(vectors * lanes, lanes,
+                   straight_to_dst ? kMaxChannelBlock : kMaxKeptChannels));
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * problem.channel_block * SizeOf(type));
     problem.tile_rows = TileRows(problem, kernels);

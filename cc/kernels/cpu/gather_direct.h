@@ -13,7 +13,7 @@ namespace {
 
 // A unit of work is a tile row (one or two rows of a row phase) of one image
 // for one block of channels.
-template <typename Isa, int kMaxTaps, typename T>
+template <typename Isa, int kMaxTaps, int kTileRows, typename T>
 void GatherDirectUnits(const GatherProblem& problem, const T* src,
                        const T* filter, T* dst, void* scratch, int64_t begin,
                        int64_t end) {
@@ -27,7 +27,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   const int64_t depth = problem.in_depth;
   const int64_t col_phases = PhaseCount(cols);
   const int64_t tile_rows = problem.tile_rows;
-  A panel[kMaxPositions * (kMaxChannelBlock + N)];
+  A panel[kMaxPositions * (kMaxKeptChannels + N)];
 
   const int64_t taps = rows.filter_size * cols.filter_size;
   A* packed_filter = static_cast<A*>(scratch);
@@ -109,7 +109,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
       const Phase across = phases_across[phase];
       tile.col_run = across.run;
       sums.dst = dst_row + phase * depth;
-      SumTileRow<Isa, N, kMaxTaps>(
+      SumTileRow<Isa, N, kMaxTaps, kTileRows>(
           problem, tile,
           rows_left < tile_rows ? 1 : static_cast<int>(tile_rows), 0,
           across.size, operands, channels, sums,
@@ -123,8 +123,9 @@ template <typename Isa, typename T>
 void GatherDirect(const GatherProblem& problem, const void* src,
                   const void* filter, void* dst, void* scratch, int64_t begin,
                   int64_t end) {
-  WithMaxTaps<Isa>(problem, [&](auto max_taps) {
-    GatherDirectUnits<Isa, decltype(max_taps)::kValue>(
+  WithTileShape<Isa>(problem, [&](auto max_taps, auto tile_rows) {
+    GatherDirectUnits<Isa, decltype(max_taps)::kValue,
+                      decltype(tile_rows)::kValue>(
         problem, static_cast<const T*>(src), static_cast<const T*>(filter),
         static_cast<T*>(dst), scratch, begin, end);
   });

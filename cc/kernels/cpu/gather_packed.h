@@ -94,7 +94,7 @@ class PackedGather {
               reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
   }
 
-  template <int kMaxTaps>
+  template <int kMaxTaps, int kTileRows>
   void Run(int64_t begin, int64_t end) {
     const int64_t images = problem_.flat ? 1 : problem_.batch;
     int64_t packed_block = -1, found_row_panel = -1, found_col_panel = -1;
@@ -122,7 +122,7 @@ class PackedGather {
       if (problem_.flat) {
         PackFlat();
         PlanPrefetch(unit + 1, end);
-        RunTiles<kMaxTaps>(0, packed_dst_);
+        RunTiles<kMaxTaps, kTileRows>(0, packed_dst_);
         UnpackFlat();
       } else {
         PackChannels(image);
@@ -130,7 +130,8 @@ class PackedGather {
                  row_range_.first_dst * dst_steps_.row +
                  col_range_.first_dst * dst_steps_.col + first_channel_;
         for (int64_t vector = 0; vector < num_vectors_; ++vector) {
-          RunTiles<kMaxTaps>(vector, dst + FirstLane<N>(vector, channels_));
+          RunTiles<kMaxTaps, kTileRows>(vector,
+                                        dst + FirstLane<N>(vector, channels_));
         }
       }
     }
@@ -324,9 +325,8 @@ class PackedGather {
 
   // All tiles of the panel for one vector of channels. D is A if dst is the
   // packed panel, T if it is the image at the panel's first position.
-  template <int kMaxTaps, typename D>
+  template <int kMaxTaps, int kTileRows, typename D>
   void RunTiles(int64_t vector, D* dst) {
-    constexpr int kTileRows = kMaxTaps <= Isa::kPairMaxTaps ? 2 : 1;
     constexpr int kMaxPositions = 16;
     A panel[kMaxPositions * N];
     Operands<A> operands;
@@ -407,9 +407,9 @@ class PackedGather {
           D* to = dst_row +
                   (phase - col_range_.begin * cols_.num_phases) * col_step;
           sums.dst = DirectResult(to);
-          SumTileRow<Isa, N, kMaxTaps>(problem_, tile, tile_rows,
-                                       col_range_.begin, end, operands, N, sums,
-                                       convert(to));
+          SumTileRow<Isa, N, kMaxTaps, kTileRows>(
+              problem_, tile, tile_rows, col_range_.begin, end, operands, N,
+              sums, convert(to));
         }
       }
     }
@@ -459,8 +459,10 @@ void GatherPacked(const GatherProblem& problem, const void* src,
                   const void* filter, void* dst, void* scratch, int64_t begin,
                   int64_t end) {
   PackedGather<Isa, T> gather(problem, src, filter, dst, scratch);
-  WithMaxTaps<Isa>(problem, [&](auto max_taps) {
-    gather.template Run<decltype(max_taps)::kValue>(begin, end);
+  WithTileShape<Isa>(problem, [&](auto max_taps, auto tile_rows) {
+    gather
+        .template Run<decltype(max_taps)::kValue, decltype(tile_rows)::kValue>(
+            begin, end);
   });
 }
 

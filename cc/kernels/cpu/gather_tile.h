@@ -183,7 +183,8 @@ inline int64_t AlikeTiles(const GatherProblem& problem, const TapRun& col_run,
 // The positions [begin, end) of one column phase in one or two rows. `sums` are
 // those of position 0; `sums.dst` is null if `done` is to take each tile's sums
 // from the panel: done(first position, positions, vectors between two rows).
-template <typename Isa, int N, int kMaxTaps, typename S, typename Done>
+template <typename Isa, int N, int kMaxTaps, int kTileRows, typename S,
+          typename Done>
 void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
                 int64_t begin, int64_t end, const Operands<S>& operands,
                 int64_t channels, TileSums<S> sums, Done done) {
@@ -206,7 +207,7 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
       position += tile.tiles * kCols;
     };
     // The narrow tile wastes less on the last few positions.
-    if constexpr (kMaxTaps <= Isa::kPairMaxTaps) {
+    if constexpr (kTileRows == 2) {
       if (tile_rows == 2) {
         constexpr int kNarrow = Isa::kPairNarrowCols;
         if (left <= kNarrow || left == 2 * kNarrow) {
@@ -290,7 +291,7 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
       StoreTileRow<false, false, N>(sum[0], sums.dst + c, sums.col_step,
                                     sums.cols);
     }
-    panel += kCols * N;
+    if (sums.dst == nullptr) panel += kCols * N;
     filter += filter_vector_step;
   }
 }
@@ -357,16 +358,24 @@ void SumScatteredRow(const GatherProblem& problem, const TapRun& row_run,
   }
 }
 
-// Calls run with the number of neighbouring taps to do at a time.
+// Calls run with the number of neighbouring taps to do at a time and whether
+// tiles have two rows.
 template <typename Isa, typename Run>
-inline void WithMaxTaps(const GatherProblem& problem, Run run) {
+inline void WithTileShape(const GatherProblem& problem, Run run) {
   if constexpr (Isa::kPairMaxTaps > 0 && Isa::kPairMaxTaps < Isa::kMaxTaps) {
-    if (problem.tile_rows == 2) {
-      run(Int<Isa::kPairMaxTaps>());
+    if (problem.tile_rows == 2 && problem.most_taps <= Isa::kPairMaxTaps) {
+      run(Int<Isa::kPairMaxTaps>(), Int<2>());
       return;
     }
   }
-  run(Int<Isa::kMaxTaps>());
+  if constexpr (Isa::kPairMaxTaps >= Isa::kMaxTaps || Isa::kPairBlocks) {
+    if (problem.tile_rows == 2) {
+      run(Int<Isa::kMaxTaps>(), Int<2>());
+      return;
+    }
+  }
+  // Scattered tiles have a single row, too, and are none of this.
+  run(Int<Isa::kMaxTaps>(), Int<1>());
 }
 
 }  // namespace

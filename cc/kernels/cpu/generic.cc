@@ -11,6 +11,7 @@ struct Generic {
   static constexpr int kNarrowCols = 4;
   static constexpr int kMaxTaps = 5;
   static constexpr int kPairMaxTaps = 0;
+  static constexpr bool kPairBlocks = false;
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
 };

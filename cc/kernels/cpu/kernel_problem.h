@@ -40,6 +40,7 @@ struct GatherProblem {
   int64_t channel_block;
   int64_t num_blocks;
   int64_t tile_rows;
+  int64_t most_taps;  // neighbouring tap columns that reach a position
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
@@ -100,7 +101,9 @@ typedef void (*FilterGradientKernel)(const FilterGradientProblem& problem,
 struct KernelTable {
   const char* isa;
   int vector_bytes;
-  int pair_max_taps;  // neighbouring taps up to which tiles have two rows
+  int max_taps;       // neighbouring taps that are done at a time
+  int pair_max_taps;  // Tiles have two rows up to so many neighbouring taps,
+  bool pair_blocks;   // and, if this holds, with more than max_taps.
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
@@ -108,8 +111,10 @@ struct KernelTable {
   FilterGradientKernel filter_gradient_planes[kNumElementTypes];
 };
 
-// The largest channel_block.
-inline constexpr int64_t kMaxChannelBlock = 256;
+// The largest channel_block of a direct gather whose sums are kept between
+// blocks of taps, and of one whose sums go straight to dst.
+inline constexpr int64_t kMaxKeptChannels = 256;
+inline constexpr int64_t kMaxChannelBlock = 1024;
 
 // The most tap columns of a problem with scattered tiles.
 inline constexpr int64_t kMaxScatteredTaps = 16;

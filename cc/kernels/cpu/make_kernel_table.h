@@ -9,8 +9,9 @@
 //   kWideCols        positions of a tile of one row; with kMaxTaps weights and
 //   kNarrowCols      a pixel they must fit the registers
 //   kPairMaxTaps     taps up to which tiles of two rows are used; 0 for never
+//   kPairBlocks      whether they are used with more than kMaxTaps, too
 //   kPairCols        positions in each row of such a tile; together with twice
-//   kPairNarrowCols  as many weights they must fit
+//   kPairNarrowCols  as many weights they should fit
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
@@ -29,7 +30,9 @@ constexpr KernelTable MakeKernelTable(const char* name) {
   return {
       name,
       Isa::kVectorBytes,
-      Isa::kPairMaxTaps >= Isa::kMaxTaps ? INT32_MAX : Isa::kPairMaxTaps,
+      Isa::kMaxTaps,
+      Isa::kPairMaxTaps,
+      Isa::kPairBlocks,
       {GatherDirect<Isa, Half>, GatherDirect<Isa, BFloat16>,
        GatherDirect<Isa, float>, GatherDirect<Isa, double>},
       {GatherPacked<Isa, Half>, GatherPacked<Isa, BFloat16>,

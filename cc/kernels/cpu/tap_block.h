@@ -240,6 +240,7 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
   typedef Vector<A, N> V;
   constexpr int64_t kLine = 64 / sizeof(S);
   const bool to_dst = last && sums.dst != nullptr;
+  const bool keeps = !to_dst || !block.first;
   for (int64_t tile = 0; tile < tiles; ++tile) {
     A* panel = sums.panel;
     const A* filter = block.filter;
@@ -292,7 +293,7 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
                                          sums.cols);
         }
       }
-      panel += kRows * kCols * N;
+      if (keeps) panel += kRows * kCols * N;
       filter += block.filter_vector_step;
     }
   }

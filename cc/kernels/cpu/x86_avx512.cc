@@ -11,6 +11,7 @@ struct Avx512 {
   static constexpr int kNarrowCols = 7;
   static constexpr int kMaxTaps = 8;
   static constexpr int kPairMaxTaps = 8;
+  static constexpr bool kPairBlocks = true;
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
 };
