@@ -136,16 +136,43 @@ bool UsesDirectGather(const GatherProblem& problem, int64_t lanes) {
          MostTaps(problem.rows) * MostTaps(problem.cols) < most;
 }
 
+// How many channels a direct gather had best do at a time: the more, the longer
+// the pieces in which it follows memory, as long as the packed filter and the
+// source rows that tiles come back to stay in the second cache.
+int64_t DirectChannels(const GatherProblem& problem, const KernelTable& kernels,
+                       ElementType type, int64_t lanes) {
+  constexpr int64_t kFilterBytes = 128 << 10;
+  constexpr int64_t kRowBytes = 384 << 10;
+  const int64_t vector_bytes = problem.rows.filter_size *
+                               problem.cols.filter_size * kernels.vector_bytes;
+  const int64_t filter_limit = kFilterBytes / vector_bytes * lanes;
+  const bool straight_to_dst = problem.most_taps <= kernels.max_taps &&
+                               problem.rows.num_runs == 1 &&
+                               problem.cols.num_runs == 1;
+  int64_t limit = kMaxKeptChannels;
+  if (straight_to_dst && !problem.scattered) {
+    const int64_t row_limit =
+        kRowBytes /
+        ((MostTaps(problem.rows) + 1) * problem.cols.src_size * SizeOf(type));
+    // The rows of a dilation's phase are far apart anyway.
+    limit = problem.rows.pitch > 1
+                ? kMaxChannelBlock
+                : std::clamp(row_limit, kMaxKeptChannels, kMaxChannelBlock / 2);
+  }
+  return std::max(lanes, std::min(limit, filter_limit));
+}
+
 // Where a phase has so few columns that its tiles would be half empty, and a
 // row of the source, of which each pixel is then read once per tap, stays in
 // cache.
-bool UsesScatteredTiles(const GatherProblem& problem, int64_t row_bytes) {
+bool UsesScatteredTiles(const GatherProblem& problem, int64_t row_bytes,
+                        int64_t few_columns) {
   const GatherPlan& cols = problem.cols;
   return problem.backward && cols.stride == 1 && cols.dilation > 1 &&
          problem.depth_multiplier == 1 &&
          cols.filter_size <= kMaxScatteredTaps &&
-         PhaseSize(cols, 0) < (cols.filter_size <= 3 ? 6 : 4) &&
-         row_bytes <= 16 << 10;
+         PhaseSize(cols, 0) <= (cols.filter_size <= 3 ? few_columns : 3) &&
+         row_bytes <= 20 << 10;
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
@@ -225,22 +252,16 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes)) {
     gather_kernel_ = kernels.gather_direct[type_index];
-    // The packed filter of a block must leave room in the cache.
     const int64_t filter_taps =
         problem.rows.filter_size * problem.cols.filter_size;
-    const int64_t vectors =
-        kPanelBytes / 2 / (filter_taps * kernels.vector_bytes);
-    const bool straight_to_dst = problem.most_taps <= kernels.max_taps &&
-                                 problem.rows.num_runs == 1 &&
-                                 problem.cols.num_runs == 1;
-    SplitChannels(
-        &problem, lanes,
-        std::clamp(vectors * lanes, lanes,
-                   straight_to_dst ? kMaxChannelBlock : kMaxKeptChannels));
     problem.scattered = UsesScatteredTiles(
-        problem, problem.cols.src_size * problem.channel_block * SizeOf(type));
+        problem, problem.cols.src_size * kMaxKeptChannels * SizeOf(type), 3);
+    SplitChannels(&problem, lanes,
+                  DirectChannels(problem, kernels, type, lanes));
     problem.tile_rows = TileRows(problem, kernels);
-    scratch_bytes_ = static_cast<size_t>(problem.block_vectors * filter_taps *
+    // The filter and a tile of sums.
+    scratch_bytes_ = static_cast<size_t>(problem.block_vectors *
+                                         (filter_taps + kMaxPositions) *
                                          kernels.vector_bytes);
     num_units_ = problem.batch * problem.num_blocks * PhaseCount(problem.rows) *
                  TilesDown(problem);
@@ -251,8 +272,8 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     return;
   }
   problem.flat = !whole_vectors;
-  problem.scattered =
-      UsesScatteredTiles(problem, problem.cols.src_size * kernels.vector_bytes);
+  problem.scattered = UsesScatteredTiles(
+      problem, problem.cols.src_size * kernels.vector_bytes, 5);
   problem.tile_rows = TileRows(problem, kernels);
   if (PlanPackedGather(type, lanes, accumulator)) {
     gather_kernel_ = kernels.gather_packed[type_index];

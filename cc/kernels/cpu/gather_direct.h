@@ -11,6 +11,19 @@
 namespace tf_dwgrad {
 namespace {
 
+// Writes elements as large as accumulators past the caches, but for those at
+// the ends that share a line with others.
+template <int N, typename T>
+void StreamRun(const T* from, int64_t count, T* to) {
+  typedef Vector<typename AccumulatorOf<T>::type, N> V;
+  const uintptr_t past = reinterpret_cast<uintptr_t>(to) % sizeof(V);
+  int64_t i = 0;
+  const int64_t head = past == 0 ? 0 : (sizeof(V) - past) / sizeof(T);
+  for (; i < head && i < count; ++i) to[i] = from[i];
+  for (; i + N <= count; i += N) Stream(LoadBits<V>(from + i), to + i);
+  for (; i < count; ++i) to[i] = from[i];
+}
+
 // A unit of work is a tile row (one or two rows of a row phase) of one image
 // for one block of channels.
 template <typename Isa, int kMaxTaps, int kTileRows, typename T>
@@ -19,7 +32,6 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
                        int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   constexpr int N = Isa::kVectorBytes / sizeof(A);
-  constexpr int kMaxPositions = 16;
   static_assert(2 * Isa::kPairCols <= kMaxPositions, "the panel is too small");
   static_assert(Isa::kWideCols <= kMaxPositions, "the panel is too small");
   const GatherPlan& rows = problem.rows;
@@ -50,10 +62,16 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.panel = panel;
   sums.row_step = rows.num_phases * cols.dst_size * depth;
   sums.col_step = problem.scattered ? depth : cols.num_phases * depth;
-  // Every vector of every pixel must be aligned.
-  sums.stream = problem.beyond_cache && kCanStream<T> && depth % N == 0 &&
+  // If every vector of every pixel is aligned, tiles go straight past the
+  // caches, otherwise by way of a tile in cache.
+  const bool stream = problem.beyond_cache && kCanStream<T>;
+  sums.stream = stream && depth % N == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
-  sums.prefetch_dst = problem.beyond_cache && !sums.stream;
+  sums.dst_is_tile = stream && !sums.stream && depth >= 2 * N && taps <= 9;
+  sums.prefetch_dst = problem.beyond_cache && !sums.stream && !sums.dst_is_tile;
+  const int64_t dst_row_step = sums.row_step, dst_col_step = sums.col_step;
+  T* const tile_dst =
+      reinterpret_cast<T*>(packed_filter + problem.block_vectors * taps * N);
 
   const Phases phases_down(rows);
   const Phases phases_across(cols);
@@ -98,25 +116,48 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
          cols.dst_size) *
             depth +
         channel;
+    const int rows_here =
+        rows_left < tile_rows ? 1 : static_cast<int>(tile_rows);
+    if (sums.dst_is_tile) {
+      sums.col_step = channels;
+      sums.row_step = kMaxPositions / tile_rows * channels;
+    }
+    // Moves on a tile of which position 0 is at `to`.
+    const auto move_on = [&](T* to) {
+      return [=](int64_t position, int64_t positions, int64_t) {
+        if constexpr (!kCanStream<T>) return;
+        if (!sums.dst_is_tile) return;
+        for (int row = 0; row < rows_here; ++row) {
+          const T* from = tile_dst + row * sums.row_step;
+          T* to_row = to + row * dst_row_step + position * dst_col_step;
+          if (dst_col_step == channels) {
+            StreamRun<N>(from, positions * channels, to_row);
+            continue;
+          }
+          for (int64_t i = 0; i < positions; ++i) {
+            StreamRun<N>(from + i * channels, channels,
+                         to_row + i * dst_col_step);
+          }
+        }
+      };
+    };
     if (problem.scattered) {
-      sums.dst = dst_row;
+      sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
       SumScatteredRow<Isa, N>(problem, tile.row_run, tile.row, 0, cols.dst_size,
-                              operands, channels, sums,
-                              [](int64_t, int64_t, int64_t) {});
+                              operands, channels, sums, move_on(dst_row));
       continue;
     }
     for (int64_t phase = 0; phase < col_phases; ++phase) {
       const Phase across = phases_across[phase];
       tile.col_run = across.run;
-      sums.dst = dst_row + phase * depth;
-      SumTileRow<Isa, N, kMaxTaps, kTileRows>(
-          problem, tile,
-          rows_left < tile_rows ? 1 : static_cast<int>(tile_rows), 0,
-          across.size, operands, channels, sums,
-          [](int64_t, int64_t, int64_t) {});
+      T* to = dst_row + phase * depth;
+      sums.dst = sums.dst_is_tile ? tile_dst : to;
+      SumTileRow<Isa, N, kMaxTaps, kTileRows>(problem, tile, rows_here, 0,
+                                              across.size, operands, channels,
+                                              sums, move_on(to));
     }
   }
-  if (sums.stream) FinishStreaming();
+  if (stream) FinishStreaming();
 }
 
 template <typename Isa, typename T>

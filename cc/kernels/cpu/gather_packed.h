@@ -327,7 +327,6 @@ class PackedGather {
   // packed panel, T if it is the image at the panel's first position.
   template <int kMaxTaps, int kTileRows, typename D>
   void RunTiles(int64_t vector, D* dst) {
-    constexpr int kMaxPositions = 16;
     A panel[kMaxPositions * N];
     Operands<A> operands;
     operands.src = PackedSrc(0, vector);
@@ -355,6 +354,7 @@ class PackedGather {
     sums.col_step = col_step * (problem_.scattered ? 1 : cols_.num_phases);
     sums.stream = stream_ && !problem_.flat;
     sums.prefetch_dst = false;
+    sums.dst_is_tile = false;
 
     for (int64_t first = row_range_.begin; first < row_range_.end;
          first += problem_.tile_rows) {

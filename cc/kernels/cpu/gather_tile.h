@@ -181,8 +181,9 @@ inline int64_t AlikeTiles(const GatherProblem& problem, const TapRun& col_run,
 }
 
 // The positions [begin, end) of one column phase in one or two rows. `sums` are
-// those of position 0; `sums.dst` is null if `done` is to take each tile's sums
-// from the panel: done(first position, positions, vectors between two rows).
+// those of position 0, unless all tiles share a place. `done` may move the sums
+// of each tile on: done(first position, positions, positions between two rows
+// of the panel).
 template <typename Isa, int N, int kMaxTaps, int kTileRows, typename S,
           typename Done>
 void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
@@ -192,15 +193,18 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
   for (int64_t position = begin; position < end;) {
     const int64_t left = end - position;
     tile.col = position;
-    if (dst != nullptr) sums.dst = dst + position * sums.col_step;
+    if (dst != nullptr && !sums.dst_is_tile) {
+      sums.dst = dst + position * sums.col_step;
+    }
     const auto run = [&](auto rows, auto cols) {
       constexpr int kRows = decltype(rows)::kValue;
       constexpr int kCols = decltype(cols)::kValue;
       sums.cols = left < kCols ? left : kCols;
-      tile.tiles = dst == nullptr ? 1
-                                  : AlikeTiles<kCols, kMaxTaps>(
-                                        problem, tile.col_run, operands.passes,
-                                        position, left);
+      tile.tiles =
+          dst == nullptr || sums.dst_is_tile
+              ? 1
+              : AlikeTiles<kCols, kMaxTaps>(problem, tile.col_run,
+                                            operands.passes, position, left);
       SumTile<Isa, N, kRows, kCols, kMaxTaps>(problem, tile, operands, channels,
                                               sums);
       done(position, sums.cols, kCols);
@@ -325,7 +329,9 @@ void SumScatteredRow(const GatherProblem& problem, const TapRun& row_run,
     const auto run = [&](auto tile_cols) {
       constexpr int kCols = decltype(tile_cols)::kValue;
       sums.cols = end - col < kCols ? end - col : kCols;
-      if (dst != nullptr) sums.dst = dst + col * sums.col_step;
+      if (dst != nullptr && !sums.dst_is_tile) {
+        sums.dst = dst + col * sums.col_step;
+      }
       ScatteredTap taps[kMaxScatteredTaps];
       int64_t num_taps = 0;
       for (int64_t tap = 0; tap < cols.filter_size; ++tap) {

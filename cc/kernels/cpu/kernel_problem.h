@@ -114,10 +114,13 @@ struct KernelTable {
 // The largest channel_block of a direct gather whose sums are kept between
 // blocks of taps, and of one whose sums go straight to dst.
 inline constexpr int64_t kMaxKeptChannels = 256;
-inline constexpr int64_t kMaxChannelBlock = 1024;
+inline constexpr int64_t kMaxChannelBlock = 2048;
 
 // The most tap columns of a problem with scattered tiles.
 inline constexpr int64_t kMaxScatteredTaps = 16;
+
+// The most positions of a tile.
+inline constexpr int kMaxPositions = 16;
 
 // Filter channels in a unit of the channels-last filter gradient.
 inline constexpr int64_t kFilterGradientBlock = 16;
