@@ -2,12 +2,17 @@
 
 #include <cstdlib>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace tf_dwgrad {
 
 extern const KernelTable kGenericKernels;
 #if defined(__x86_64__)
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAvx512Bf16Kernels;
 #elif defined(__aarch64__)
 extern const KernelTable kNeonKernels;
 #endif
@@ -15,6 +20,27 @@ extern const KernelTable kNeonKernels;
 namespace {
 
 #if defined(__x86_64__)
+// `table` with what it lacks from `other`.
+KernelTable Merge(const KernelTable& table, const KernelTable& other) {
+  KernelTable merged = table;
+  for (int type = 0; type < kNumElementTypes; ++type) {
+    if (table.gather_direct[type] != nullptr) continue;
+    merged.gather_direct[type] = other.gather_direct[type];
+    merged.gather_packed[type] = other.gather_packed[type];
+    merged.gather_planes[type] = other.gather_planes[type];
+    merged.filter_gradient_channels_last[type] =
+        other.filter_gradient_channels_last[type];
+    merged.filter_gradient_planes[type] = other.filter_gradient_planes[type];
+  }
+  return merged;
+}
+
+// Not every compiler knows the name of this one.
+bool HasF16c() {
+  unsigned int eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+
 struct Feature {
   const char* name;
   bool present;
@@ -34,13 +60,23 @@ std::vector<std::string> Missing(const std::vector<Feature>& needed) {
 
 // All kernels in this library, the best first.
 std::vector<KernelOption> Options() {
+#if defined(__x86_64__)
+  static const KernelTable avx512_bf16 =
+      Merge(kAvx512Bf16Kernels, kAvx512Kernels);
+  const std::vector<Feature> avx2 = {CPU_FEATURE("avx2"), CPU_FEATURE("fma"),
+                                     Feature{"f16c", HasF16c()}};
+  std::vector<Feature> avx512 = avx2;
+  avx512.insert(avx512.end(),
+                {CPU_FEATURE("avx512f"), CPU_FEATURE("avx512bw"),
+                 CPU_FEATURE("avx512dq"), CPU_FEATURE("avx512vl")});
+  std::vector<Feature> bf16 = avx512;
+  bf16.push_back(CPU_FEATURE("avx512bf16"));
+#endif
   return {
 #if defined(__x86_64__)
-      {&kAvx512Kernels,
-       Missing({CPU_FEATURE("avx2"), CPU_FEATURE("fma"), CPU_FEATURE("avx512f"),
-                CPU_FEATURE("avx512bw"), CPU_FEATURE("avx512dq"),
-                CPU_FEATURE("avx512vl")})},
-      {&kAvx2Kernels, Missing({CPU_FEATURE("avx2"), CPU_FEATURE("fma")})},
+      {&avx512_bf16, Missing(bf16)},
+      {&kAvx512Kernels, Missing(avx512)},
+      {&kAvx2Kernels, Missing(avx2)},
 #elif defined(__aarch64__)
       // Part of every ARM64.
       {&kNeonKernels, {}},

@@ -25,27 +25,48 @@
 namespace tf_dwgrad {
 namespace {
 
+template <typename Isa, typename T>
+constexpr void AddKernels(ElementType type, KernelTable* table) {
+  const int slot = static_cast<int>(type);
+  table->gather_direct[slot] = GatherDirect<Isa, T>;
+  table->gather_packed[slot] = GatherPacked<Isa, T>;
+  table->gather_planes[slot] = GatherPlanes<Isa, T>;
+  table->filter_gradient_channels_last[slot] =
+      FilterGradientChannelsLast<Isa, T>;
+  table->filter_gradient_planes[slot] = FilterGradientPlanes<Isa, T>;
+}
+
+template <typename Isa>
+constexpr KernelTable MakeEmptyKernelTable(const char* name) {
+  return {name,
+          Isa::kVectorBytes,
+          Isa::kMaxTaps,
+          Isa::kPairMaxTaps,
+          Isa::kPairBlocks,
+          {},
+          {},
+          {},
+          {},
+          {}};
+}
+
 template <typename Isa>
 constexpr KernelTable MakeKernelTable(const char* name) {
-  return {
-      name,
-      Isa::kVectorBytes,
-      Isa::kMaxTaps,
-      Isa::kPairMaxTaps,
-      Isa::kPairBlocks,
-      {GatherDirect<Isa, Half>, GatherDirect<Isa, BFloat16>,
-       GatherDirect<Isa, float>, GatherDirect<Isa, double>},
-      {GatherPacked<Isa, Half>, GatherPacked<Isa, BFloat16>,
-       GatherPacked<Isa, float>, GatherPacked<Isa, double>},
-      {GatherPlanes<Isa, Half>, GatherPlanes<Isa, BFloat16>,
-       GatherPlanes<Isa, float>, GatherPlanes<Isa, double>},
-      {FilterGradientChannelsLast<Isa, Half>,
-       FilterGradientChannelsLast<Isa, BFloat16>,
-       FilterGradientChannelsLast<Isa, float>,
-       FilterGradientChannelsLast<Isa, double>},
-      {FilterGradientPlanes<Isa, Half>, FilterGradientPlanes<Isa, BFloat16>,
-       FilterGradientPlanes<Isa, float>, FilterGradientPlanes<Isa, double>},
-  };
+  KernelTable table = MakeEmptyKernelTable<Isa>(name);
+  AddKernels<Isa, Half>(ElementType::kHalf, &table);
+  AddKernels<Isa, BFloat16>(ElementType::kBFloat16, &table);
+  AddKernels<Isa, float>(ElementType::kFloat32, &table);
+  AddKernels<Isa, double>(ElementType::kFloat64, &table);
+  return table;
+}
+
+// The kernels of one type only.
+template <typename Isa, typename T>
+constexpr KernelTable MakePartialKernelTable(const char* name,
+                                             ElementType type) {
+  KernelTable table = MakeEmptyKernelTable<Isa>(name);
+  AddKernels<Isa, T>(type, &table);
+  return table;
 }
 
 }  // namespace

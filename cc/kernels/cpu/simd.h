@@ -51,9 +51,21 @@ inline V LoadBits(const T* from) {
 
 // binary16 to binary32. Subnormals are rebuilt by a subtraction of normal
 // numbers, so that the result holds even where denormals are flushed to zero.
-// (ARM64's conversions heed no such mode for halfs.)
+// (The conversions of x86 and ARM64 heed no such mode for halfs.)
 template <int N>
 inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
+#if defined(__AVX512F__)
+  // With a mask, because GCC warns of a variable in the one without.
+  if constexpr (N == 16) {
+    return BitCast<Vector<float, N>>(
+        _mm512_maskz_cvtph_ps(0xffff, BitCast<__m256i>(half)));
+  }
+#endif
+#if defined(__F16C__)
+  if constexpr (N == 8) {
+    return BitCast<Vector<float, N>>(_mm256_cvtph_ps(BitCast<__m128i>(half)));
+  }
+#endif
 #if defined(__aarch64__)
   if constexpr (N == 4) {
     return BitCast<Vector<float, N>>(vcvt_f32_f16(BitCast<float16x4_t>(half)));
@@ -79,6 +91,19 @@ inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
 // binary32 to binary16, rounding to nearest even.
 template <int N>
 inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) {
+    return BitCast<Vector<uint16_t, N>>(
+        _mm512_maskz_cvtps_ph(0xffff, BitCast<__m512>(value),
+                              _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+#endif
+#if defined(__F16C__)
+  if constexpr (N == 8) {
+    return BitCast<Vector<uint16_t, N>>(
+        _mm256_cvtps_ph(BitCast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
+  }
+#endif
 #if defined(__aarch64__)
   if constexpr (N == 4) {
     return BitCast<Vector<uint16_t, N>>(
@@ -120,15 +145,23 @@ inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
   return BitCast<Vector<float, N>>(__builtin_convertvector(bits, Bits) << 16);
 }
 
-// binary32 to bfloat16, rounding to nearest even.
+// binary32 to bfloat16, rounding to nearest even. (The CPU's own conversion
+// flushes denormals; so do TensorFlow's threads.)
 template <int N>
 inline Vector<uint16_t, N> NarrowToBFloat16(Vector<float, N> value) {
+#if defined(__AVX512BF16__)
+  if constexpr (N == 16) {
+    return BitCast<Vector<uint16_t, N>>(
+        _mm512_cvtneps_pbh(BitCast<__m512>(value)));
+  }
+#endif
   typedef Vector<uint32_t, N> Bits;
   const Bits all = BitCast<Bits>(value);
-  const Bits rounded = (all + 0x7fffu + ((all >> 16) & 1u)) >> 16;
-  const Bits quiet = (all >> 16) | 0x40u;
-  const Bits result = (all & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
-  return __builtin_convertvector(result, Vector<uint16_t, N>);
+  const Bits rounded = all + 0x7fffu + ((all >> 16) & 1u);
+  const Bits quiet = all | 0x400000u;
+  // Only a NaN does not equal itself.
+  const Bits result = value == value ? rounded : quiet;
+  return __builtin_convertvector(result >> 16, Vector<uint16_t, N>);
 }
 
 // Access<T, N> moves N elements of type T between memory and a vector of
