@@ -149,6 +149,12 @@ Problem RandomProblem(Random& random) {
     g.in_depth = Pick(random, {1, 2});
     g.depth_multiplier = Pick(random, {100, 255, 256, 257, 520});
   }
+  // Few channels of many images share a vector.
+  if (random() % 4 == 0) {
+    g.batch = 3 + random() % 20;
+    g.in_depth = Pick(random, {1, 1, 2, 3, 4, 5, 7, 8, 12});
+    g.depth_multiplier = Pick(random, {1, 1, 2, 3, 4, 5, 8, 9, 17});
+  }
   g.rows = RandomAxis(random, false);
   g.cols = RandomAxis(random, wide);
   std::ostringstream text;

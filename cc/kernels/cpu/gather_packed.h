@@ -161,6 +161,7 @@ class PackedGather {
       first_channel_ = map_.channel[0];
       channels_ = N;
       num_vectors_ = 1;
+      if (problem_.channels_last) FindFlatRuns();
       PackVectorFilter(map_.channel, map_.contiguous, 0);
       return;
     }
@@ -206,18 +207,69 @@ class PackedGather {
     }
   }
 
+  void FindFlatRuns() {
+    const int64_t multiplier = problem_.depth_multiplier;
+    const bool backward = problem_.backward;
+    src_runs_ = FindRuns<N>(
+        map_, src_steps_.image,
+        [&](int64_t channel) {
+          return backward ? channel * multiplier : channel / multiplier;
+        },
+        [&](int64_t channel) {
+          return backward ? (channel + 1) * multiplier
+                          : channel / multiplier + 1;
+        });
+    dst_runs_ = FindRuns<N>(
+        map_, dst_steps_.image, [](int64_t channel) { return channel; },
+        [](int64_t channel) { return channel + 1; });
+  }
+
   void PackFlat() {
-    for (int64_t pass = 0; pass < passes_; ++pass) {
-      const T* lanes[N];
+    const int64_t step = src_steps_.col;
+    const int64_t pass_step = max_vectors_ * problem_.panel_pixels * N;
+    const auto find_lanes = [&](int64_t pass, const T*(&lanes)[N]) {
       for (int lane = 0; lane < N; ++lane) {
         lanes[lane] = src_ + map_.image[lane] * src_steps_.image +
                       SrcChannel(map_.channel[lane], pass) * src_steps_.channel;
       }
-      A* to = PackedSrc(pass, 0);
-      ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
-        PackLanes<N>(lanes, offset, src_steps_.col, count, to + first * N);
-      });
+    };
+    const T* lanes[N];
+    if (step == 1 || (problem_.depth_multiplier == 1 && N % step == 0)) {
+      for (int64_t pass = 0; pass < passes_; ++pass) {
+        find_lanes(pass, lanes);
+        A* to = PackedSrc(pass, 0);
+        ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
+          PackLanes<N>(lanes, offset, step, step, count, to + first * N);
+        });
+      }
+      return;
     }
+    if (passes_ == step || passes_ >= N) {
+      find_lanes(0, lanes);
+      ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
+        PackPasses<N>(lanes, offset, step, count, 0, passes_,
+                      packed_src_ + first * N, pass_step);
+      });
+      return;
+    }
+    LaneChoice<A, N> choice;
+    for (int lane = 0; lane < N; ++lane) {
+      choice.from[lane] = src_runs_.place[lane];
+    }
+    const int64_t width = N * passes_;
+    ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
+      ForEachStaged<N>(
+          src_runs_, src_ + offset, step, count, width,
+          [&](const T* staged, int64_t pixels, int64_t first_staged) {
+            A* to = packed_src_ + (first + first_staged) * N;
+            if (problem_.backward || problem_.depth_multiplier == 1) {
+              PackNeighbours<N>(staged, width, pixels, pixels, passes_, to,
+                                pass_step);
+            } else {
+              PackChosen<N>(staged, width, pixels, pixels, choice, to);
+            }
+          });
+    });
   }
 
   // Memory of which some lines are prefetched at a time.
@@ -280,45 +332,60 @@ class PackedGather {
     }
     const PanelRange& rows = row_range_;
     const PanelRange& cols = col_range_;
+    const int64_t step = dst_steps_.col;
+    const auto unpack = [&](const A* from, int64_t count, int64_t offset,
+                            bool stream) {
+      if (N % step == 0) {
+        UnpackLanes<N>(from, count, lanes, map_.used, offset, step, step,
+                       stream);
+      } else {
+        UnpackRuns<N>(dst_runs_, from, count, step, dst_ + offset);
+      }
+    };
     if (rows.dst_pitch == 1 && cols.dst_count == cols_.dst_size) {
       const int64_t offset = rows.first_dst * dst_steps_.row;
-      UnpackLanes<N>(packed_dst_, rows.dst_count * cols.dst_count, lanes,
-                     map_.used, offset, dst_steps_.col,
-                     stream_ && offset % N == 0);
+      unpack(packed_dst_, rows.dst_count * cols.dst_count, offset,
+             stream_ && offset % N == 0);
       return;
     }
     for (int64_t row = 0; row < rows.dst_count; ++row) {
-      UnpackLanes<N>(packed_dst_ + row * cols.dst_count * N, cols.dst_count,
-                     lanes, map_.used,
-                     (rows.first_dst + row * rows.dst_pitch) * dst_steps_.row +
-                         cols.first_dst * dst_steps_.col,
-                     dst_steps_.col, false);
+      unpack(packed_dst_ + row * cols.dst_count * N, cols.dst_count,
+             (rows.first_dst + row * rows.dst_pitch) * dst_steps_.row +
+                 cols.first_dst * dst_steps_.col,
+             false);
     }
   }
 
   void PackChannels(int64_t image) {
     const T* src = src_ + image * src_steps_.image;
+    const int64_t step = src_steps_.col;
+    const int64_t multiplier = problem_.depth_multiplier;
     ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
       for (int64_t vector = 0; vector < num_vectors_; ++vector) {
         const int64_t channel =
             first_channel_ + FirstLane<N>(vector, channels_);
-        for (int64_t pass = 0; pass < passes_; ++pass) {
-          A* to = PackedSrc(pass, vector) + first * N;
-          if (problem_.depth_multiplier == 1) {
-            const T* from = src + offset + channel;
-            for (int64_t pixel = 0; pixel < count; ++pixel) {
-              Access<A, N>::Store(
-                  Access<T, N>::Load(from + pixel * src_steps_.col),
-                  to + pixel * N);
-            }
-            continue;
-          }
-          const T* lanes[N];
-          for (int lane = 0; lane < N; ++lane) {
-            lanes[lane] = src + SrcChannel(channel + lane, pass);
-          }
-          PackLanes<N>(lanes, offset, src_steps_.col, count, to);
+        A* to = PackedSrc(0, vector) + first * N;
+        const int64_t src_channel = SrcChannel(channel, 0);
+        const T* from = src + offset + src_channel;
+        const int64_t left = count * step - src_channel;
+        if (problem_.backward || multiplier == 1) {
+          const int64_t readable =
+              PixelsWithin(left, (N - 1) * passes_ + N, step, count);
+          PackNeighbours<N>(from, step, count, readable, passes_, to,
+                            max_vectors_ * problem_.panel_pixels * N);
+          continue;
         }
+        LaneChoice<A, N> choice;
+        int64_t source = 0, repeated = channel % multiplier;
+        for (int lane = 0; lane < N; ++lane) {
+          choice.from[lane] = source;
+          if (++repeated == multiplier) {
+            repeated = 0;
+            ++source;
+          }
+        }
+        PackChosen<N>(from, step, count, PixelsWithin(left, N, step, count),
+                      choice, to);
       }
     });
   }
@@ -448,6 +515,8 @@ class PackedGather {
   PanelRange row_range_ = {};
   PanelRange col_range_ = {};
   LaneMap<N> map_ = {};
+  LaneRuns<N> src_runs_ = {};
+  LaneRuns<N> dst_runs_ = {};
   int64_t first_plane_ = 0;
   int64_t first_channel_ = 0;
   int64_t channels_ = 0;
