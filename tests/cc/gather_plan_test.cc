@@ -3,6 +3,7 @@
 #include "cc/kernels/gather_plan.h"
 
 #include <map>
+#include <set>
 #include <utility>
 
 #include "tests/cc/check.h"
@@ -42,6 +43,50 @@ Links LinksOfPlan(const GatherPlan& plan) {
   return links;
 }
 
+// SourcesOf covers what the positions read, reaches no further, and leaves out
+// nothing that is read when it skips.
+void TestSources(const GatherPlan& plan, const Links& links,
+                 int64_t first_phase, int64_t end_phase, int64_t begin,
+                 int64_t end, bool skip) {
+  std::set<int64_t> read;
+  for (const auto& [position_and_tap, source] : links) {
+    const int64_t phase = position_and_tap.first % plan.num_phases;
+    const int64_t position = position_and_tap.first / plan.num_phases;
+    if (phase >= first_phase && phase < end_phase && position >= begin &&
+        position < end) {
+      read.insert(source);
+    }
+  }
+  const SourceRange range =
+      SourcesOf(plan, first_phase, end_phase, begin, end, skip);
+  // Positions beyond the end of a phase may add sources, all inside src.
+  const int64_t last = range.first + (range.count - 1) * range.pitch;
+  CHECK_THAT(range.count == 0 || (range.first >= 0 && last < plan.src_size),
+             "sources outside the image");
+  CHECK_THAT(skip || range.pitch == 1, "sources are left out");
+  for (const int64_t source : read) {
+    CHECK_THAT(range.count > 0 && source >= range.first && source <= last &&
+                   (source - range.first) % range.pitch == 0,
+               "source " << source << " is missing");
+  }
+  if (end <= PhaseSize(plan, end_phase - 1)) {
+    CHECK_THAT(read.empty()
+                   ? range.count == 0
+                   : range.first == *read.begin() && last == *read.rbegin(),
+               "more sources than needed");
+  }
+}
+
+void TestSourcesOfPlan(const GatherPlan& plan, const Links& links) {
+  const int64_t phases = PhaseCount(plan);
+  for (const bool skip : {false, true}) {
+    TestSources(plan, links, 0, phases, 0, PhaseSize(plan, 0), skip);
+    TestSources(plan, links, 0, phases, 1, 3, skip);
+    TestSources(plan, links, phases - 1, phases, 0, 1, skip);
+    TestSources(plan, links, phases / 2, phases / 2 + 1, 0, 2, skip);
+  }
+}
+
 void TestAxis(int64_t in, int64_t filter, int64_t stride, int64_t dilation,
               int64_t pad, int64_t pad_after) {
   const int64_t room = in + pad + pad_after - ((filter - 1) * dilation + 1);
@@ -65,6 +110,10 @@ void TestAxis(int64_t in, int64_t filter, int64_t stride, int64_t dilation,
                                         pad)) == backward,
       "input gradient in=" << in << " filter=" << filter << " stride=" << stride
                            << " dilation=" << dilation << " pad=" << pad);
+  TestSourcesOfPlan(MakeForwardPlan(in, out, filter, stride, dilation, pad),
+                    forward);
+  TestSourcesOfPlan(
+      MakeInputGradientPlan(in, out, filter, stride, dilation, pad), backward);
 }
 
 }  // namespace

@@ -42,10 +42,10 @@ FilterGradientAxis PlanAxis(const AxisGeometry& axis) {
           axis.stride, axis.dilation, axis.pad_before};
 }
 
-// A vector every second cycle is what small problems reach.
+// A vector every cycle, about what the gathers reach.
 double ProductsPerCycle(ElementType type) {
   return ChosenKernels().kernels->vector_bytes /
-         (type == ElementType::kFloat64 ? 16.0 : 8.0);
+         (type == ElementType::kFloat64 ? 8.0 : 4.0);
 }
 
 // Taps that a dst position meets on average, ignoring the borders.
@@ -103,9 +103,6 @@ PanelSplit SplitIntoPanels(const GatherPlan& plan, PanelSplit split,
   return split;
 }
 
-// Scratch memory per thread is at most three times this.
-constexpr int64_t kPanelBytes = 256 << 10;
-
 // Blocks of whole vectors, at most `limit` channels. What is less than a vector
 // at the end goes to the last block.
 void SplitChannels(GatherProblem* problem, int64_t lanes, int64_t limit) {
@@ -127,13 +124,19 @@ int64_t MostTaps(const GatherPlan& plan) {
   return CeilDiv(plan.filter_size, std::abs(plan.tap_step));
 }
 
+// Scratch memory per thread is at most three times this.
+constexpr int64_t kPanelBytes = 256 << 10;
+
 // Where a result has so many taps that the copy of its sources costs little,
-// packed sources are worth it.
-bool UsesDirectGather(const GatherProblem& problem, int64_t lanes) {
-  static int most = getenv("DIRECT") ? atoi(getenv("DIRECT")) : 400;
+// packed sources are worth it. The packed filter of a vector must fit.
+bool UsesDirectGather(const GatherProblem& problem, int64_t lanes,
+                      int64_t vector_bytes) {
+  constexpr int64_t kMostTaps = 400;
   return problem.channels_last && problem.depth_multiplier == 1 &&
          problem.in_depth >= lanes &&
-         MostTaps(problem.rows) * MostTaps(problem.cols) < most;
+         MostTaps(problem.rows) * MostTaps(problem.cols) < kMostTaps &&
+         problem.rows.filter_size * problem.cols.filter_size <=
+             kPanelBytes / vector_bytes;
 }
 
 // How many channels a direct gather had best do at a time: the more, the longer
@@ -250,12 +253,12 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
 
   problem.flat = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
-  if (UsesDirectGather(problem, lanes)) {
+  if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
     gather_kernel_ = kernels.gather_direct[type_index];
     const int64_t filter_taps =
         problem.rows.filter_size * problem.cols.filter_size;
     problem.scattered = UsesScatteredTiles(
-        problem, problem.cols.src_size * kMaxKeptChannels * SizeOf(type), 3);
+        problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
     SplitChannels(&problem, lanes,
                   DirectChannels(problem, kernels, type, lanes));
     problem.tile_rows = TileRows(problem, kernels);
@@ -268,7 +271,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     set_unit_cycles(
         static_cast<double>(problem.tile_rows * problem.cols.dst_size *
                             problem.channel_block),
-        0.5);
+        0.1);
     return;
   }
   problem.flat = !whole_vectors;
@@ -280,7 +283,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     const int64_t images = problem.flat ? 1 : problem.batch;
     num_units_ = problem.num_blocks * images * problem.row_panels.num_panels *
                  problem.col_panels.num_panels;
-    set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_, 1.0);
+    set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_, 0.5);
     return;
   }
   gather_kernel_ = kernels.gather_planes[type_index];
@@ -390,7 +393,7 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
   unit_cycles_ =
       static_cast<double>(geometry.batch * geometry.rows.out *
                           geometry.cols.out * block * geometry.cols.filter) /
-      ProductsPerCycle(type);
+      (ProductsPerCycle(type) / 2);
 }
 
 void CpuKernel::Run(const void* first, const void* second, void* result,
