@@ -239,7 +239,8 @@ class PackedGather {
         find_lanes(pass, lanes);
         A* to = PackedSrc(pass, 0);
         ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
-          PackLanes<N>(lanes, offset, step, step, count, to + first * N);
+          PackLanes<N>(lanes, map_.used, offset, step, step, count,
+                       to + first * N);
         });
       }
       return;

@@ -122,10 +122,11 @@ inline void PackEachLane(const T* const (&lanes)[N], int64_t offset,
 
 // Packs pixels at distance `step` of which every lane has its own source.
 // kBlock neighbouring lanes are neighbours in memory, and with `step` equal to
-// kBlock so are pixels.
+// kBlock so are pixels. Lanes from `used` on hold anything: they repeat the
+// last one, behind which a block of its own may end outside the tensor.
 template <int N, typename T, typename A>
-void PackLanes(const T* const (&lanes)[N], int64_t offset, int64_t step,
-               int64_t block, int64_t count, A* to) {
+void PackLanes(const T* const (&lanes)[N], int used, int64_t offset,
+               int64_t step, int64_t block, int64_t count, A* to) {
   const auto pack = [&](auto block_lanes) {
     constexpr int kBlock = decltype(block_lanes)::kValue;
     constexpr int kSize = N / kBlock;
@@ -134,8 +135,8 @@ void PackLanes(const T* const (&lanes)[N], int64_t offset, int64_t step,
       Vector<A, N> square[kSize];
 #pragma GCC unroll 16
       for (int i = 0; i < kSize; ++i) {
-        square[i] =
-            Access<T, N>::Load(lanes[i * kBlock] + offset + pixel * kBlock);
+        const T* from = lanes[i * kBlock < used ? i * kBlock : 0];
+        square[i] = Access<T, N>::Load(from + offset + pixel * kBlock);
       }
       Transpose<A, N, kBlock>(square);
 #pragma GCC unroll 16
