@@ -29,8 +29,8 @@ endif
 # The demo and the tests run what is installed, not what lies in the tree.
 unexport PYTHONPATH PYTHONHOME TF_DWGRAD_OP_LIBRARY TF_DWGRAD_SKIP_VERSION_CHECK
 
-.PHONY: help demo test cc-test python-test sweep arm-tools arm-test micro-bench lint format clean \
-  distclean FORCE
+.PHONY: help demo test cc-test python-test sweep arm-tools arm-test \
+  sanitize-test micro-bench lint format clean distclean FORCE
 
 help:  ## this list
 	@echo "Targets (PYTHON=python3.12 make test chooses the interpreter):"
@@ -73,6 +73,13 @@ arm-test: arm-tools .venv/ready  ## the C++ tests for ARM64, cross-compiled, und
 	@$(IN_VENV) cmake --build --preset aarch64 --parallel $(JOBS) -- --quiet
 	@echo "== Running the C++ tests for ARM64"
 	@$(IN_VENV) ctest --preset aarch64
+
+sanitize-test: .venv/ready  ## the C++ tests under AddressSanitizer and UBSan
+	@echo "== Building the C++ tests with sanitizers"
+	@$(IN_VENV) cmake --preset sanitize --log-level=WARNING >/dev/null
+	@$(IN_VENV) cmake --build --preset sanitize --parallel $(JOBS) -- --quiet
+	@echo "== Running the C++ tests with sanitizers"
+	@$(IN_VENV) ctest --preset sanitize
 
 micro-bench: .venv/ready  ## the kernels alone, as shares of what the machine can do
 	@echo "== Building the benchmark of the kernels"
