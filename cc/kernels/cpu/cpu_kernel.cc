@@ -259,8 +259,13 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         problem.rows.filter_size * problem.cols.filter_size;
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
-    SplitChannels(&problem, lanes,
+    problem.takes_apart = kernels.takes_apart &&
+                          type == ElementType::kBFloat16 &&
+                          dst_depth >= 2 * lanes;
+    const int64_t parts = problem.takes_apart ? 2 : 1;
+    SplitChannels(&problem, parts * lanes,
                   DirectChannels(problem, kernels, type, lanes));
+    problem.block_vectors *= parts;
     problem.tile_rows = TileRows(problem, kernels);
     // The filter and a tile of sums.
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors *

@@ -39,7 +39,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   const int64_t depth = problem.in_depth;
   const int64_t col_phases = PhaseCount(cols);
   const int64_t tile_rows = problem.tile_rows;
-  A panel[kMaxPositions * (kMaxKeptChannels + N)];
+  constexpr int kLanes = kParts<T> * N;
+  A panel[kMaxPositions * (kMaxKeptChannels + kLanes)];
 
   const int64_t taps = rows.filter_size * cols.filter_size;
   A* packed_filter = static_cast<A*>(scratch);
@@ -65,9 +66,11 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   // If every vector of every pixel is aligned, tiles go straight past the
   // caches, otherwise by way of a tile in cache.
   const bool stream = problem.beyond_cache && kCanStream<T>;
-  sums.stream = stream && depth % N == 0 &&
-                reinterpret_cast<uintptr_t>(dst) % (N * sizeof(T)) == 0;
-  sums.dst_is_tile = stream && !sums.stream && depth >= 2 * N && taps <= 9;
+  sums.stream = stream && depth % kLanes == 0 &&
+                reinterpret_cast<uintptr_t>(dst) % (kLanes * sizeof(T)) == 0;
+  // Tiles of 16-bit types are too short for the second step.
+  sums.dst_is_tile = stream && !sums.stream && sizeof(T) == sizeof(A) &&
+                     depth >= 2 * N && taps <= 9;
   sums.prefetch_dst = problem.beyond_cache && !sums.stream && !sums.dst_is_tile;
   const int64_t dst_row_step = sums.row_step, dst_col_step = sums.col_step;
   T* const tile_dst =
@@ -100,10 +103,14 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     operands.src =
         src + image * rows.src_size * operands.src_row_step + channel;
     if (block != packed_block) {
-      for (int64_t vector = 0; vector * N < channels; ++vector) {
-        int64_t first[N] = {channel + FirstLane<N>(vector, channels)};
-        PackFilter<N>(filter, taps, depth, first, 1, 0, /*contiguous=*/true,
-                      packed_filter + vector * taps * N);
+      A* to = packed_filter;
+      for (int64_t index = 0; index * kLanes < channels; ++index) {
+        const T* from = filter + channel + FirstLane<kLanes>(index, channels);
+        PackFilterPart<0, N>(from, taps, depth, to);
+        if constexpr (kParts<T> > 1) {
+          PackFilterPart<1, N>(from, taps, depth, to + taps * N);
+        }
+        to += kParts<T> * taps * N;
       }
       packed_block = block;
     }
@@ -125,7 +132,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     // Moves on a tile of which position 0 is at `to`.
     const auto move_on = [&](T* to) {
       return [=](int64_t position, int64_t positions, int64_t) {
-        if constexpr (!kCanStream<T>) return;
+        if constexpr (sizeof(T) != sizeof(A)) return;
         if (!sums.dst_is_tile) return;
         for (int row = 0; row < rows_here; ++row) {
           const T* from = tile_dst + row * sums.row_step;
@@ -164,6 +171,13 @@ template <typename Isa, typename T>
 void GatherDirect(const GatherProblem& problem, const void* src,
                   const void* filter, void* dst, void* scratch, int64_t begin,
                   int64_t end) {
+  typedef typename TakenApart<T>::type Apart;
+  if constexpr (Isa::kTakesApart && kParts<Apart> != kParts<T>) {
+    if (problem.takes_apart) {
+      GatherDirect<Isa, Apart>(problem, src, filter, dst, scratch, begin, end);
+      return;
+    }
+  }
   WithTileShape<Isa>(problem, [&](auto max_taps, auto tile_rows) {
     GatherDirectUnits<Isa, decltype(max_taps)::kValue,
                       decltype(tile_rows)::kValue>(

@@ -252,51 +252,61 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
                       const TileSums<S>& sums, const S* prefetch) {
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
+  constexpr int kLanes = kParts<S> * N;
   constexpr int64_t kLine = 64 / sizeof(S);
   A* panel = sums.panel;
-  for (int64_t index = 0; index * N < channels; ++index) {
-    const int64_t c = FirstLane<N>(index, channels);
-    if (prefetch != nullptr && (N >= kLine || c % kLine == 0)) {
+  for (int64_t index = 0; index * kLanes < channels; ++index) {
+    const int64_t c = FirstLane<kLanes>(index, channels);
+    if (prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
       PrefetchTile<1, kCols, false>(prefetch + c, 0, src_col_step);
     }
-    V sum[1][kCols] = {};
-    const S* src_row = src + c;
-    const A* filter_row = filter;
-    for (int64_t row = 0; row < num_rows; ++row) {
-      for (int64_t t = 0; t < num_taps; ++t) {
-        const ScatteredTap& tap = taps[t];
-        const V weight = Access<A, N>::Load(filter_row + tap.filter);
-        const Columns<kCols, const S> columns(src_row + tap.src, src_col_step);
-        if (tap.begin == 0 && tap.end == kCols) {
+    const auto sum_part = [&](auto part,
+                              V(&sum)[kCols]) __attribute__((always_inline)) {
+      constexpr int kPart = decltype(part)::kValue;
+      const S* src_row = src + c;
+      const A* filter_row = filter + kPart * filter_vector_step;
 #pragma GCC unroll 16
-          for (int col = 0; col < kCols; ++col) {
-            sum[0][col] += Access<S, N>::Load(columns[col]) * weight;
-          }
-        } else {
+      for (int col = 0; col < kCols; ++col) sum[col] = V{};
+      for (int64_t row = 0; row < num_rows; ++row) {
+        for (int64_t t = 0; t < num_taps; ++t) {
+          const ScatteredTap& tap = taps[t];
+          const V weight = Access<A, N>::Load(filter_row + tap.filter);
+          const Columns<kCols, const S> columns(src_row + tap.src,
+                                                src_col_step);
+          if (tap.begin == 0 && tap.end == kCols) {
 #pragma GCC unroll 16
-          for (int col = 0; col < kCols; ++col) {
-            if (col < tap.begin || col >= tap.end) continue;
-            sum[0][col] += Access<S, N>::Load(columns[col]) * weight;
+            for (int col = 0; col < kCols; ++col) {
+              sum[col] += LoadPart<kPart, N>(columns[col]) * weight;
+            }
+          } else {
+#pragma GCC unroll 16
+            for (int col = 0; col < kCols; ++col) {
+              if (col < tap.begin || col >= tap.end) continue;
+              sum[col] += LoadPart<kPart, N>(columns[col]) * weight;
+            }
           }
         }
+        src_row += src_row_step;
+        filter_row += filter_row_step;
       }
-      src_row += src_row_step;
-      filter_row += filter_row_step;
+    };
+    V sum[kCols];
+    if constexpr (kParts<S> > 1) {
+      sum_part(Int<0>(), sum);
+      KeepTileRow<N>(sum, panel);
     }
+    sum_part(Int<kParts<S> - 1>(), sum);
     if (sums.dst == nullptr) {
-#pragma GCC unroll 16
-      for (int col = 0; col < kCols; ++col) {
-        Access<A, N>::Store(sum[0][col], panel + col * N);
-      }
+      KeepTileRow<N>(sum, panel + (kParts<S> - 1) * kCols * N);
+      panel += kParts<S> * kCols * N;
     } else if (kCanStream<S> && sums.stream) {
-      StoreTileRow<false, kCanStream<S>, N>(sum[0], sums.dst + c, sums.col_step,
-                                            sums.cols);
+      StoreTileRow<false, kCanStream<S>, N>(sum, panel, sums.dst + c,
+                                            sums.col_step, sums.cols);
     } else {
-      StoreTileRow<false, false, N>(sum[0], sums.dst + c, sums.col_step,
+      StoreTileRow<false, false, N>(sum, panel, sums.dst + c, sums.col_step,
                                     sums.cols);
     }
-    if (sums.dst == nullptr) panel += kCols * N;
-    filter += filter_vector_step;
+    filter += kParts<S> * filter_vector_step;
   }
 }
 

@@ -41,6 +41,7 @@ struct GatherProblem {
   int64_t num_blocks;
   int64_t tile_rows;
   int64_t most_taps;  // neighbouring tap columns that reach a position
+  bool takes_apart;   // see EvenOddBFloat16
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
@@ -104,6 +105,7 @@ struct KernelTable {
   int max_taps;       // neighbouring taps that are done at a time
   int pair_max_taps;  // Tiles have two rows up to so many neighbouring taps,
   bool pair_blocks;   // and, if this holds, with more than max_taps.
+  bool takes_apart;   // bfloat16; see EvenOddBFloat16
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];

@@ -12,6 +12,7 @@
 //   kPairBlocks      whether they are used with more than kMaxTaps, too
 //   kPairCols        positions in each row of such a tile; together with twice
 //   kPairNarrowCols  as many weights they should fit
+//   kTakesApart      whether bfloat16 is read as EvenOddBFloat16
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
@@ -43,6 +44,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kMaxTaps,
           Isa::kPairMaxTaps,
           Isa::kPairBlocks,
+          Isa::kTakesApart,
           {},
           {},
           {},

@@ -11,6 +11,17 @@
 namespace tf_dwgrad {
 namespace {
 
+// Packs all taps of one part of kParts * N neighbouring filter channels, the
+// first of which is `filter`.
+template <int kPart, int N, typename T, typename A>
+void PackFilterPart(const T* filter, int64_t taps, int64_t filter_depth,
+                    A* to) {
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    Access<A, N>::Store(LoadPart<kPart, N>(filter + tap * filter_depth),
+                        to + tap * N);
+  }
+}
+
 // Packs all taps of one vector of dst channels: lane l is filter channel
 // channels[l] * stride + offset. `contiguous` tells that neighbouring lanes are
 // neighbours in the filter.
@@ -18,12 +29,12 @@ template <int N, typename T, typename A>
 void PackFilter(const T* filter, int64_t taps, int64_t filter_depth,
                 const int64_t (&channels)[N], int64_t stride, int64_t offset,
                 bool contiguous, A* to) {
+  if (contiguous) {
+    PackFilterPart<0, N>(filter + channels[0], taps, filter_depth, to);
+    return;
+  }
   for (int64_t tap = 0; tap < taps; ++tap) {
     const T* from = filter + tap * filter_depth;
-    if (contiguous) {
-      Access<A, N>::Store(Access<T, N>::Load(from + channels[0]), to + tap * N);
-      continue;
-    }
     T gathered[N];
     for (int lane = 0; lane < N; ++lane) {
       gathered[lane] = from[channels[lane] * stride + offset];

@@ -145,6 +145,17 @@ inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
   return BitCast<Vector<float, N>>(__builtin_convertvector(bits, Bits) << 16);
 }
 
+// The bits of a binary32 whose upper half is the nearest bfloat16, or even.
+template <int N>
+inline Vector<uint32_t, N> RoundToBFloat16(Vector<float, N> value) {
+  typedef Vector<uint32_t, N> Bits;
+  const Bits all = BitCast<Bits>(value);
+  const Bits rounded = all + 0x7fffu + ((all >> 16) & 1u);
+  const Bits quiet = all | 0x400000u;
+  // Only a NaN does not equal itself.
+  return value == value ? rounded : quiet;
+}
+
 // binary32 to bfloat16, rounding to nearest even. (The CPU's own conversion
 // flushes denormals; so do TensorFlow's threads.)
 template <int N>
@@ -155,13 +166,8 @@ inline Vector<uint16_t, N> NarrowToBFloat16(Vector<float, N> value) {
         _mm512_cvtneps_pbh(BitCast<__m512>(value)));
   }
 #endif
-  typedef Vector<uint32_t, N> Bits;
-  const Bits all = BitCast<Bits>(value);
-  const Bits rounded = all + 0x7fffu + ((all >> 16) & 1u);
-  const Bits quiet = all | 0x400000u;
-  // Only a NaN does not equal itself.
-  const Bits result = value == value ? rounded : quiet;
-  return __builtin_convertvector(result >> 16, Vector<uint16_t, N>);
+  return __builtin_convertvector(RoundToBFloat16<N>(value) >> 16,
+                                 Vector<uint16_t, N>);
 }
 
 // Access<T, N> moves N elements of type T between memory and a vector of
@@ -197,6 +203,63 @@ struct Access<BFloat16, N> {
     __builtin_memcpy(to, &bits, sizeof(bits));
   }
 };
+
+// BFloat16 read a register at a time: it makes two vectors of floats, one of
+// the elements at even places and one of those at odd places. Each takes a
+// single cheap operation, where widening neighbours takes a permutation as
+// well.
+struct EvenOddBFloat16 {
+  uint16_t bits;
+};
+
+// How many vectors of accumulators a register full of T makes, if they are
+// taken apart.
+template <typename T>
+constexpr int kParts = 1;
+template <>
+constexpr int kParts<EvenOddBFloat16> = 2;
+
+// What T is read as to be taken apart.
+template <typename T>
+struct TakenApart {
+  typedef T type;
+};
+template <>
+struct TakenApart<BFloat16> {
+  typedef EvenOddBFloat16 type;
+};
+
+// The part kPart of the kParts * N elements from `from` on.
+template <int kPart, int N, typename T>
+inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(const T* from) {
+  if constexpr (kParts<T> == 1) {
+    return Access<T, N>::Load(from);
+  } else {
+    typedef Vector<uint32_t, N> Bits;
+    const Bits pairs = LoadBits<Bits>(from);
+    return BitCast<Vector<float, N>>(kPart == 0 ? pairs << 16
+                                                : pairs & 0xffff0000u);
+  }
+}
+
+// Rounds the two parts and puts them together again.
+template <int N>
+inline Vector<uint32_t, N> JoinEvenOdd(Vector<float, N> even,
+                                       Vector<float, N> odd) {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+  if constexpr (N == 16) {
+    typedef Vector<uint16_t, 2 * N> Halves;
+    const Halves rounded = BitCast<Halves>(
+        _mm512_cvtne2ps_pbh(BitCast<__m512>(odd), BitCast<__m512>(even)));
+    const Halves order = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                          21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                          11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return BitCast<Vector<uint32_t, N>>(__builtin_shuffle(rounded, order));
+  }
+#endif
+  return RoundToBFloat16<N>(even) >> 16 |
+         (RoundToBFloat16<N>(odd) & 0xffff0000u);
+}
 
 // A store past the caches to an address that is a multiple of the vector's
 // size: the line is neither read first nor kept. Needs FinishStreaming before

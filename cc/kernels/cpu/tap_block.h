@@ -42,7 +42,8 @@ struct TapBlock {
 // end. `panel` holds, for each vector of channels, one vector per position. The
 // vectors cover [0, N), [N, 2N), ...; if the channels are no multiple of N, the
 // last vector covers the last N of them, and the few that it shares with its
-// neighbour are computed twice.
+// neighbour are computed twice. Of types that come in parts, kParts vectors
+// cover kParts * N channels together.
 template <typename S>
 struct TileSums {
   typename AccumulatorOf<S>::type* panel;
@@ -55,11 +56,11 @@ struct TileSums {
   bool prefetch_dst;  // of the next tile down, where the block prefetches
 };
 
-// Vectors of 16-bit elements are half as long in memory; pieces of a line do
-// not stream well.
+// Vectors of 16-bit elements are half as long in memory, if they do not come in
+// parts; pieces of a line do not stream well.
 template <typename T>
 constexpr bool kCanStream =
-    sizeof(T) == sizeof(typename AccumulatorOf<T>::type);
+    kParts<T> * sizeof(T) == sizeof(typename AccumulatorOf<T>::type);
 
 // The first channel of vector `index` among those that cover `channels`.
 template <int N>
@@ -94,8 +95,8 @@ struct Columns {
 
 // Adds what one source row gives to the tile rows that it reaches. weights[r]
 // are the taps of tile row r.
-template <bool kReachesFirst, bool kReachesSecond, int N, int kRows, int kCols,
-          int kTaps, bool kWhole, typename S, typename V>
+template <bool kReachesFirst, bool kReachesSecond, int kPart, int N, int kRows,
+          int kCols, int kTaps, bool kWhole, typename S, typename V>
 inline __attribute__((always_inline)) void AddSourceRow(
     const TapBlock<S>& block, const S* src, const V* first, const V* second,
     V (&sum)[kRows][kCols]) {
@@ -103,7 +104,7 @@ inline __attribute__((always_inline)) void AddSourceRow(
 #pragma GCC unroll 32
   for (int j = 0; j < kCols + kTaps - 1; ++j) {
     if (kWhole || (j >= block.window.begin && j < block.window.end)) {
-      const V pixel = Access<S, N>::Load(columns[j]);
+      const V pixel = LoadPart<kPart, N>(columns[j]);
 #pragma GCC unroll 16
       for (int tap = 0; tap < kTaps; ++tap) {
         if (j < tap || j - tap >= kCols) continue;
@@ -125,8 +126,8 @@ inline __attribute__((always_inline)) void LoadTaps(const A* filter,
 }
 
 // All source rows, of which any may be missing.
-template <int N, int kRows, int kCols, int kTaps, bool kWhole, typename S,
-          typename A, typename V>
+template <int kPart, int N, int kRows, int kCols, int kTaps, bool kWhole,
+          typename S, typename A, typename V>
 inline __attribute__((always_inline)) void AddSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kRows][kCols]) {
@@ -140,8 +141,8 @@ inline __attribute__((always_inline)) void AddSourceRows(
   };
   if (kRows == 2 && row == 0 && row < block.end_row) {
     LoadTaps<N>(filter, block.filter_col_step, first);
-    AddSourceRow<true, false, N, kRows, kCols, kTaps, kWhole>(block, src, first,
-                                                              second, sum);
+    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kWhole>(
+        block, src, first, second, sum);
     step();
   }
   const int64_t shared_end =
@@ -152,21 +153,21 @@ inline __attribute__((always_inline)) void AddSourceRows(
       LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step,
                   second);
     }
-    AddSourceRow<true, kRows == 2, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<true, kRows == 2, kPart, N, kRows, kCols, kTaps, kWhole>(
         block, src, first, second, sum);
     step();
   }
   if (kRows == 2 && row < block.end_row) {
     LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step, second);
-    AddSourceRow<false, true, N, kRows, kCols, kTaps, kWhole>(block, src, first,
-                                                              second, sum);
+    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kWhole>(
+        block, src, first, second, sum);
   }
 }
 
 // All source rows of a small filter; none is missing. Its taps stay in
 // registers.
-template <int N, int kRows, int kCols, int kTapRows, int kTaps, bool kWhole,
-          typename S, typename A, typename V>
+template <int kPart, int N, int kRows, int kCols, int kTapRows, int kTaps,
+          bool kWhole, typename S, typename A, typename V>
 inline __attribute__((always_inline)) void AddAllSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kRows][kCols]) {
@@ -179,21 +180,21 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
   if constexpr (kRows == 1) {
 #pragma GCC unroll 4
     for (int row = 0; row < kTapRows; ++row) {
-      AddSourceRow<true, false, N, kRows, kCols, kTaps, kWhole>(
+      AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kWhole>(
           block, src, taps[row], taps[row], sum);
       src += block.src_row_step;
     }
   } else {
-    AddSourceRow<true, false, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kWhole>(
         block, src, taps[0], taps[0], sum);
     src += block.src_row_step;
 #pragma GCC unroll 4
     for (int row = 1; row < kTapRows; ++row) {
-      AddSourceRow<true, true, N, kRows, kCols, kTaps, kWhole>(
+      AddSourceRow<true, true, kPart, N, kRows, kCols, kTaps, kWhole>(
           block, src, taps[row], taps[row - 1], sum);
       src += block.src_row_step;
     }
-    AddSourceRow<false, true, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kWhole>(
         block, src, taps[kTapRows - 1], taps[kTapRows - 1], sum);
   }
 }
@@ -213,19 +214,46 @@ inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
   }
 }
 
-template <bool kAllCols, bool kStream, int N, int kCols, typename S, typename V>
+// Writes the sums of a position to dst. If S comes in parts, `sum` is the last
+// and the others lie at `others`.
+template <bool kStream, int N, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void StoreSums(const V& sum,
+                                                     const A* others, S* to) {
+  if constexpr (kParts<S> > 1) {
+    const auto joined = JoinEvenOdd<N>(LoadBits<V>(others), sum);
+    if constexpr (kStream) {
+      Stream(joined, to);
+    } else {
+      __builtin_memcpy(to, &joined, sizeof(joined));
+    }
+  } else if constexpr (kStream) {
+    Stream(sum, to);
+  } else {
+    Access<S, N>::Store(sum, to);
+  }
+}
+
+template <bool kAllCols, bool kStream, int N, int kCols, typename S, typename V,
+          typename A>
 inline __attribute__((always_inline)) void StoreTileRow(const V (&sum)[kCols],
-                                                        S* dst, int64_t step,
+                                                        const A* others, S* dst,
+                                                        int64_t step,
                                                         int64_t cols) {
   const Columns<kCols, S> columns(dst, step);
 #pragma GCC unroll 16
   for (int col = 0; col < kCols; ++col) {
     if (!kAllCols && col >= cols) continue;
-    if constexpr (kStream) {
-      Stream(sum[col], columns[col]);
-    } else {
-      Access<S, N>::Store(sum[col], columns[col]);
-    }
+    StoreSums<kStream, N>(sum[col], others + col * N, columns[col]);
+  }
+}
+
+// To the panel.
+template <int N, int kCols, typename V, typename A>
+inline __attribute__((always_inline)) void KeepTileRow(const V (&sum)[kCols],
+                                                       A* panel) {
+#pragma GCC unroll 16
+  for (int col = 0; col < kCols; ++col) {
+    Access<A, N>::Store(sum[col], panel + col * N);
   }
 }
 
@@ -239,6 +267,8 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
                  const TileSums<S>& sums, bool last) {
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
+  constexpr int kSums = kRows * kCols * N;
+  constexpr int kLanes = kParts<S> * N;
   constexpr int64_t kLine = 64 / sizeof(S);
   const bool to_dst = last && sums.dst != nullptr;
   const bool keeps = !to_dst || !block.first;
@@ -247,9 +277,9 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
     const A* filter = block.filter;
     const int64_t src_offset = tile * kCols * block.src_col_step;
     const int64_t dst_offset = tile * kCols * sums.col_step;
-    for (int64_t index = 0; index * N < channels; ++index) {
-      const int64_t c = FirstLane<N>(index, channels);
-      if (block.prefetch != nullptr && (N >= kLine || c % kLine == 0)) {
+    for (int64_t index = 0; index * kLanes < channels; ++index) {
+      const int64_t c = FirstLane<kLanes>(index, channels);
+      if (block.prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
         PrefetchTile<kRows, kCols, false>(block.prefetch + src_offset + c,
                                           block.src_row_step,
                                           block.src_col_step);
@@ -259,43 +289,58 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
               sums.col_step);
         }
       }
-      V sum[kRows][kCols];
+      const auto add_part =
+          [&](auto part, V(&sum)[kRows][kCols]) __attribute__((always_inline)) {
+            constexpr int kPart = decltype(part)::kValue;
 #pragma GCC unroll 2
-      for (int row = 0; row < kRows; ++row) {
+            for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 16
-        for (int col = 0; col < kCols; ++col) {
-          sum[row][col] = V{};
-          if (kTapRows == 0 && !block.first) {
-            sum[row][col] = Access<A, N>::Load(panel + (row * kCols + col) * N);
-          }
+              for (int col = 0; col < kCols; ++col) {
+                sum[row][col] = V{};
+                if (kTapRows == 0 && !block.first) {
+                  sum[row][col] = Access<A, N>::Load(panel + kPart * kSums +
+                                                     (row * kCols + col) * N);
+                }
+              }
+            }
+            const S* src = block.src + src_offset + c;
+            const A* taps = filter + kPart * block.filter_vector_step;
+            if constexpr (kTapRows > 0) {
+              AddAllSourceRows<kPart, N, kRows, kCols, kTapRows, kTaps, kWhole>(
+                  block, src, taps, sum);
+            } else {
+              AddSourceRows<kPart, N, kRows, kCols, kTaps, kWhole>(block, src,
+                                                                   taps, sum);
+            }
+          };
+      V sum[kRows][kCols];
+      if constexpr (kParts<S> > 1) {
+        add_part(Int<0>(), sum);
+#pragma GCC unroll 2
+        for (int row = 0; row < kRows; ++row) {
+          KeepTileRow<N>(sum[row], panel + row * kCols * N);
         }
+        // The other part needs all registers.
+        asm volatile("" ::: "memory");
       }
-      const S* src = block.src + src_offset + c;
-      if constexpr (kTapRows > 0) {
-        AddAllSourceRows<N, kRows, kCols, kTapRows, kTaps, kWhole>(block, src,
-                                                                   filter, sum);
-      } else {
-        AddSourceRows<N, kRows, kCols, kTaps, kWhole>(block, src, filter, sum);
-      }
+      add_part(Int<kParts<S> - 1>(), sum);
       S* dst = sums.dst + dst_offset + c;
 #pragma GCC unroll 2
       for (int row = 0; row < kRows; ++row) {
         S* dst_row = dst + row * sums.row_step;
+        A* panel_row = panel + row * kCols * N;
         if (!to_dst) {
-#pragma GCC unroll 16
-          for (int col = 0; col < kCols; ++col) {
-            Access<A, N>::Store(sum[row][col], panel + (row * kCols + col) * N);
-          }
+          KeepTileRow<N>(sum[row], panel_row + (kParts<S> - 1) * kSums);
         } else if (kCanStream<S> && sums.stream) {
-          StoreTileRow<kWhole, kCanStream<S>, N>(sum[row], dst_row,
+          StoreTileRow<kWhole, kCanStream<S>, N>(sum[row], panel_row, dst_row,
                                                  sums.col_step, sums.cols);
         } else {
-          StoreTileRow<kWhole, false, N>(sum[row], dst_row, sums.col_step,
-                                         sums.cols);
+          StoreTileRow<kWhole, false, N>(sum[row], panel_row, dst_row,
+                                         sums.col_step, sums.cols);
         }
       }
-      if (keeps) panel += kRows * kCols * N;
-      filter += block.filter_vector_step;
+      if (keeps) panel += kParts<S> * kSums;
+      filter += kParts<S> * block.filter_vector_step;
     }
   }
 }

@@ -14,6 +14,7 @@ struct Avx2 {
   static constexpr bool kPairBlocks = true;
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
+  static constexpr bool kTakesApart = true;
 };
 
 }  // namespace

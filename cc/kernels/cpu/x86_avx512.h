@@ -17,6 +17,7 @@ struct Avx512 {
   static constexpr bool kPairBlocks = true;
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
+  static constexpr bool kTakesApart = true;
 };
 
 }  // namespace
