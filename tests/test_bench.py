@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import itertools
 import json
 import sys
@@ -479,12 +480,29 @@ def test_an_unknown_model_is_refused(monkeypatch, capsys):
         ("--batch", "many", "invalid int value: 'many'"),
         ("--seconds", "nan", "must be above 0"),
         ("--dtype", "int8", "invalid choice: 'int8'"),
+        ("--peers", "caffe", "invalid choice: 'caffe'"),
     ],
 )
 def test_wrong_options_are_refused(option, value, message, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_here(monkeypatch, option, value)
     assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+def test_peers_can_be_chosen(monkeypatch):
+    monkeypatch.setenv(peers.ONEDNN, "1")
+    plain = cases.choose(["DS-CNN-KWS"])
+    dilated = cases.choose(["DeepLabV3+Xception65-OS8"], kinds=["dilated"])
+
+    def chosen(choice, names):
+        return [peer.name for peer in command._peers(choice, names, 1)]
+
+    assert chosen(plain, None) == ["builtin"]
+    assert chosen(plain, ["composite", "xla"]) == ["builtin", "composite", "xla"]
+    everyone = {"builtin", "native", "xla", "torch"}
+    everyone -= {"torch"} if importlib.util.find_spec("torch") is None else set()
+    assert set(chosen(plain, [])) == everyone
+    assert set(chosen(dilated, [])) == everyone | {"composite"}
 
 
 def test_no_layer_at_all_is_refused(monkeypatch, capsys):

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,15 @@ from tf_dwgrad.layer_table import Layer
 
 class BenchFailed(Exception):
     """What went wrong, as a sentence for the user."""
+
+
+# Whom --peers can name, and how each is made for a number of threads.
+_MORE_PEERS: dict[str, Callable[[int], Peer]] = {
+    Native.name: Native,
+    Xla.name: lambda threads: Xla(),
+    Torch.name: Torch,
+    Composite.name: lambda threads: Composite(),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--peers",
-        action="store_true",
-        help="compare also with TensorFlow without oneDNN and under XLA, with its "
-        "dilated gradients, and with PyTorch, where each exists",
+        nargs="*",
+        choices=_MORE_PEERS,
+        metavar="PEER",
+        help="compare also with TensorFlow without oneDNN (native), under XLA (xla), "
+        "with its right gradient where there are dilations (composite), and with "
+        "PyTorch (torch); without names, with all that exist",
     )
     how.add_argument(
         "--seconds",
@@ -253,20 +265,22 @@ def _limits(machine: Machine | None) -> str:
     )
 
 
-def _peers(choice: Choice, all_of_them: bool, threads: int) -> list[Peer]:
-    """Those that there are; says which are missing."""
-    makers: list[Callable[[], Peer]] = [Builtin]
-    if all_of_them:
-        makers += [lambda: Native(threads), Xla, lambda: Torch(threads)]
-        if any(case.kind == "dilated" for case in choice.cases):
-            makers.append(Composite)
-    peers = []
-    for make in makers:
+def _peers(choice: Choice, names: Sequence[str] | None, threads: int) -> list[Peer]:
+    """The built-in and those named, or all if no name is given but a list.
+
+    Says which are missing.
+    """
+    chosen = [] if names is None else list(dict.fromkeys(names or _MORE_PEERS))
+    if not names and not any(case.kind == "dilated" for case in choice.cases):
+        chosen = [name for name in chosen if name != Composite.name]
+    peers: list[Peer] = [Builtin()]
+    for name in chosen:
         try:
-            peers.append(make())
-            print(f"{peers[-1].name}: {peers[-1].description}")
+            peers.append(_MORE_PEERS[name](threads))
         except Unavailable as reason:
             print(reason)
+    for peer in peers:
+        print(f"{peer.name}: {peer.description}")
     return peers
 
 
