@@ -235,7 +235,10 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   const int64_t src_bytes = problem.batch * SrcDepth(problem) *
                             problem.rows.src_size * problem.cols.src_size *
                             SizeOf(type);
-  problem.beyond_cache = src_bytes + dst_bytes > StreamThreshold();
+  // A result that is larger than its source counts twice: it is what fills the
+  // caches.
+  problem.beyond_cache =
+      std::max(src_bytes, dst_bytes) + dst_bytes > StreamThreshold();
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);
