@@ -14,6 +14,8 @@ struct Avx2 {
   static constexpr bool kPairBlocks = true;
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
+  static constexpr int kMaxSums = 10;
+  static constexpr int kGradientCols = 4;
 };
 
 }  // namespace

@@ -17,6 +17,8 @@ struct Avx512 {
   static constexpr bool kPairBlocks = true;
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
+  static constexpr int kMaxSums = 24;
+  static constexpr int kGradientCols = 7;
 };
 
 }  // namespace
