@@ -245,8 +245,8 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
                 workspace, [&](int64_t units, double, auto do_units) {
                   std::vector<std::pair<int64_t, int64_t>> pieces;
                   for (int64_t begin = 0; begin < units;) {
-                    const int64_t end = std::min<int64_t>(
-                        units, begin + 1 + random() % units);
+                    const int64_t end =
+                        std::min<int64_t>(units, begin + 1 + random() % units);
                     pieces.emplace_back(begin, end);
                     begin = end;
                   }

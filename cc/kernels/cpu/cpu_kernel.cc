@@ -448,11 +448,11 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
     filter_gradient_kernel_ = kernels.filter_gradient_packed[type_index];
     split_into_chunks(problem.flat ? CeilDiv(problem.batch * depth, lanes)
                                    : problem.batch);
-    scratch_bytes_ = static_cast<size_t>(
-        (problem.panel_input_rows * problem.cols.in +
-         problem.panel_rows * problem.cols.out +
-         problem.tap_rows * problem.cols.filter) *
-        vector_bytes);
+    scratch_bytes_ =
+        static_cast<size_t>((problem.panel_input_rows * problem.cols.in +
+                             problem.panel_rows * problem.cols.out +
+                             problem.tap_rows * problem.cols.filter) *
+                            vector_bytes);
   } else {
     filter_gradient_kernel_ = kernels.filter_gradient_planes[type_index];
     problem.flat = false;

@@ -1,8 +1,8 @@
 // One of the three ops for one problem, cut into units of work that can run on
 // any number of threads in any order. The result does not depend on how the
 // units are spread. The filter gradient has a second phase, which starts when
-// all units of the first are done: it adds up partial sums, which the units left
-// in a workspace.
+// all units of the first are done: it adds up partial sums, which the units
+// left in a workspace.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_CPU_KERNEL_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_CPU_KERNEL_H_
@@ -44,8 +44,9 @@ class CpuKernel {
               int64_t end) const;
 
   // Does all units of both phases. parallel_for(units, unit_cycles, do_units)
-  // calls do_units(begin, end) for ranges that cover [0, units), on any threads,
-  // and returns when all calls have. `workspace` is aligned to 64 bytes.
+  // calls do_units(begin, end) for ranges that cover [0, units), on any
+  // threads, and returns when all calls have. `workspace` is aligned to 64
+  // bytes.
   template <typename ParallelFor>
   void RunAll(const void* first, const void* second, void* result,
               void* workspace, const ParallelFor& parallel_for) const {

@@ -37,17 +37,19 @@ void FilterGradientDirect(const FilterGradientProblem& problem,
         [&](int64_t image, int64_t first_row, int64_t end_row) {
           const Pixels<T> input_pixels = {
               input + image * rows.in * cols.in * depth + channel, 0,
-              cols.in * depth, depth};
+              cols.in * depth, depth,
+              problem.beyond_cache ? (problem.batch - image) * rows.in : 0};
           const Pixels<T> dy_pixels = {
               dy + image * rows.out * cols.out * depth + channel, 0,
-              cols.out * depth, depth};
+              cols.out * depth, depth,
+              problem.beyond_cache ? (problem.batch - image) * rows.out : 0};
           sums.Add(input_pixels, dy_pixels, first_row, end_row,
                    unit.first_tap_row, unit.end_tap_row, channels, totals);
         });
-    A* to = static_cast<A*>(partial_sums) +
-            (unit.chunk * rows.filter + unit.first_tap_row) * cols.filter *
-                depth +
-            channel;
+    A* to =
+        static_cast<A*>(partial_sums) +
+        (unit.chunk * rows.filter + unit.first_tap_row) * cols.filter * depth +
+        channel;
     for (int64_t vector = 0; vector < vectors; ++vector) {
       const int64_t c = FirstLane<N>(vector, channels);
       for (int64_t tap = 0; tap < taps; ++tap) {
@@ -73,7 +75,8 @@ void FilterGradientReduce(const FilterGradientProblem& problem,
     Vector<A, N> sum = {};
     for (int64_t chunk = 0; chunk < problem.num_chunks; ++chunk) {
       const A* from = partial + chunk * size + i;
-      sum += lanes == N ? Access<A, N>::Load(from) : LoadSome<A, N>(from, lanes);
+      sum +=
+          lanes == N ? Access<A, N>::Load(from) : LoadSome<A, N>(from, lanes);
     }
     if (lanes == N) {
       Access<T, N>::Store(sum, dw + i);

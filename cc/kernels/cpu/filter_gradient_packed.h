@@ -1,11 +1,12 @@
 // The filter gradient from packed pixels: either layout, any depth multiplier.
 //
 // A unit of work first copies the pixels of dY and of the input that it needs
-// into scratch memory, one vector of accumulators per pixel. The copy turns NCHW
-// into vectors of channels, repeats the input channels of a depth multiplier,
-// and puts pixels that would compete for few places in the cache next to each
-// other. If a pixel has fewer channels than a vector, the lanes are planes of
-// several images; those of the same filter channel are added up in the end.
+// into scratch memory, one vector of accumulators per pixel. The copy turns
+// NCHW into vectors of channels, repeats the input channels of a depth
+// multiplier, and puts pixels that would compete for few places in the cache
+// next to each other. If a pixel has fewer channels than a vector, the lanes
+// are planes of several images; those of the same filter channel are added up
+// in the end.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_PACKED_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_PACKED_H_
@@ -28,11 +29,11 @@ class PackedFilterGradient {
         depth_(FilterDepth(problem)),
         sums_(problem),
         partial_(static_cast<A*>(partial_sums)) {
-    input_ = {static_cast<const T*>(input),
-              StepsOf(problem.channels_last, problem.in_depth, rows_.in,
-                      cols_.in),
-              problem.depth_multiplier,
-              {}};
+    input_ = {
+        static_cast<const T*>(input),
+        StepsOf(problem.channels_last, problem.in_depth, rows_.in, cols_.in),
+        problem.depth_multiplier,
+        {}};
     dy_ = {static_cast<const T*>(dy),
            StepsOf(problem.channels_last, depth_, rows_.out, cols_.out),
            1,
@@ -48,9 +49,8 @@ class PackedFilterGradient {
     for (int64_t index = begin; index < end; ++index) {
       const FilterGradientUnit unit = FindUnit(problem_, index);
       taps_ = (unit.end_tap_row - unit.first_tap_row) * cols_.filter;
-      A* to = partial_ +
-              (unit.chunk * rows_.filter + unit.first_tap_row) * cols_.filter *
-                  depth_;
+      A* to = partial_ + (unit.chunk * rows_.filter + unit.first_tap_row) *
+                             cols_.filter * depth_;
       for (int64_t i = 0; i < taps_ * N; ++i) totals_[i] = 0;
       if (problem_.flat) {
         for (int64_t i = 0; i < taps_ * depth_; ++i) to[i] = 0;
@@ -123,8 +123,8 @@ class PackedFilterGradient {
          (last_in + 1 - first_in) * cols_.in, packed_input_);
     Pack(dy_, first_row * dy_.steps.row, (end_row - first_row) * cols_.out,
          packed_dy_);
-    const Pixels<A> input = {packed_input_, first_in, cols_.in * N, N};
-    const Pixels<A> dy = {packed_dy_, first_row, cols_.out * N, N};
+    const Pixels<A> input = {packed_input_, first_in, cols_.in * N, N, 0};
+    const Pixels<A> dy = {packed_dy_, first_row, cols_.out * N, N, 0};
     sums_.Add(input, dy, first_row, end_row, unit.first_tap_row,
               unit.end_tap_row, N, totals_);
   }
@@ -204,9 +204,8 @@ class PackedFilterGradient {
 
 template <typename Isa, typename T>
 void FilterGradientPacked(const FilterGradientProblem& problem,
-                          const void* input, const void* dy,
-                          void* partial_sums, void* scratch, int64_t begin,
-                          int64_t end) {
+                          const void* input, const void* dy, void* partial_sums,
+                          void* scratch, int64_t begin, int64_t end) {
   PackedFilterGradient<Isa, T>(problem, input, dy, partial_sums, scratch)
       .Run(begin, end);
 }

@@ -22,8 +22,7 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadPixels(const T* from,
   if (step == 1) {
     return lanes == N ? Access<T, N>::Load(from) : LoadSome<T, N>(from, lanes);
   }
-  return Collect<T, N>(from, lanes,
-                       [step](int lane) { return lane * step; });
+  return Collect<T, N>(from, lanes, [step](int lane) { return lane * step; });
 }
 
 // Adds the products of a row of dY and the input row that some neighbouring
@@ -44,9 +43,9 @@ void AddRowDots(const FilterGradientAxis& cols, const T* input,
   }
   const int64_t step = cols.stride * input_step;
   const auto pixel = [&](int t, int64_t j) {
-    return input + (j * cols.stride + (first_tap + t) * cols.dilation -
-                    cols.pad) *
-                       input_step;
+    return input +
+           (j * cols.stride + (first_tap + t) * cols.dilation - cols.pad) *
+               input_step;
   };
   V sum[kTapsPerPass] = {};
   int64_t shared_end = all.begin;

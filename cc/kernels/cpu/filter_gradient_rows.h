@@ -7,9 +7,9 @@
 //
 // The (image, row) pairs of dY are cut into chunks, a fixed number for a
 // problem. A unit of work is one chunk for a block of filter channels and of
-// tap rows; its sums go to a place of their own in the workspace. When all units
-// are done, the chunks are added up in order. So the result is the same for any
-// number of threads.
+// tap rows; its sums go to a place of their own in the workspace. When all
+// units are done, the chunks are added up in order. So the result is the same
+// for any number of threads.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_ROWS_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_ROWS_H_
@@ -76,15 +76,15 @@ inline FilterGradientUnit FindUnit(const FilterGradientProblem& problem,
   return unit;
 }
 
-// Calls visit(image, begin, end) for the rows of a chunk, at most `most_rows` of
-// an image at a time. If the problem is flat, an image is a vector of planes.
+// Calls visit(image, begin, end) for the rows of a chunk, at most `most_rows`
+// of an image at a time. If the problem is flat, an image is a vector of
+// planes.
 template <typename Visit>
 inline void ForEachPiece(const FilterGradientProblem& problem, int64_t images,
                          int64_t chunk, int64_t most_rows, Visit visit) {
   const int64_t rows = images * problem.rows.out;
   // Whole images, if there are enough.
-  const int64_t grain =
-      images % problem.num_chunks == 0 ? problem.rows.out : 1;
+  const int64_t grain = images % problem.num_chunks == 0 ? problem.rows.out : 1;
   const int64_t grains = rows / grain;
   const auto bound = [&](int64_t index) {
     return (grains / problem.num_chunks * index +
@@ -110,6 +110,7 @@ struct Pixels {
   int64_t first_row;
   int64_t row_step;
   int64_t col_step;
+  int64_t prefetch_rows;  // up to this one, later rows are prefetched
 };
 
 // dY columns whose products are summed up in registers.
@@ -123,8 +124,7 @@ class RowSums {
   explicit RowSums(const FilterGradientProblem& problem) : problem_(problem) {
     const FilterGradientAxis& cols = problem.cols;
     // Column j and tap s meet in j * stride + s * dilation.
-    const int64_t gcd =
-        gather_plan_internal::Gcd(cols.stride, cols.dilation);
+    const int64_t gcd = gather_plan_internal::Gcd(cols.stride, cols.dilation);
     const int64_t phases = cols.dilation / gcd;
     phases_ = 1;
     stride_ = cols.stride;
@@ -173,8 +173,7 @@ class RowSums {
     products.dy_col_step = phases_ * dy.col_step;
     products.stride = stride_;
     products.dilation = dilation_;
-    const int64_t vector_step =
-        (end_tap_row - first_tap_row) * cols.filter * N;
+    const int64_t vector_step = (end_tap_row - first_tap_row) * cols.filter * N;
     for (int64_t i = begin; i < end; i += products.rows) {
       const TapRange taps = TapsInside(rows, i, first_tap_row, end_tap_row);
       products.rows = 1;
@@ -190,8 +189,17 @@ class RowSums {
       const S* input_row =
           input.first + (in_row - input.first_row) * input.row_step;
       const S* dy_row = dy.first + (i - dy.first_row) * dy.row_step;
-      A* tap_totals =
-          totals + (taps.begin - first_tap_row) * cols.filter * N;
+      // The rows behind the last of an image are those of the next.
+      const int64_t next = i + products.rows;
+      int64_t next_dy_rows = dy.prefetch_rows - next;
+      if (next_dy_rows > products.rows) next_dy_rows = products.rows;
+      const int64_t next_in_row = (next - 1) * rows.stride + 1 - rows.pad +
+                                  (end_tap_row - 1) * rows.dilation;
+      int64_t next_in_rows = input.prefetch_rows - next_in_row;
+      if (next_in_rows > products.rows * rows.stride) {
+        next_in_rows = products.rows * rows.stride;
+      }
+      A* tap_totals = totals + (taps.begin - first_tap_row) * cols.filter * N;
       for (int64_t phase = 0; phase < phases_; ++phase) {
         const int64_t count = (cols.out - phase + phases_ - 1) / phases_;
         for (int64_t first = 0; first < count; first += kColumnsPerSum) {
@@ -201,6 +209,14 @@ class RowSums {
               dy_row + phase * dy.col_step + first * products.dy_col_step;
           const int64_t in_col =
               (phase + first * phases_) * cols.stride - cols.pad;
+          products.next_dy = products.dy + products.rows * dy.row_step;
+          products.next_dy_rows = next_dy_rows;
+          products.next_input =
+              input.first + (next_in_row - input.first_row) * input.row_step +
+              (in_col < 0 ? 0 : in_col) * input.col_step;
+          products.next_input_rows = next_in_rows;
+          products.next_input_row_step = input.row_step;
+          products.next_input_cols = products.cols * stride_;
           AddTile(&products, input_row, in_col, input.col_step,
                   taps.end - taps.begin, channels, tap_totals, vector_step);
         }
@@ -233,6 +249,7 @@ class RowSums {
           functions_[block_rows - 1][taps - 1](
               *products, channels, totals + row * tap_row_step + tap * N,
               tap_row_step, vector_step);
+          products->next_dy_rows = products->next_input_rows = 0;
         }
       }
       row += block_rows;

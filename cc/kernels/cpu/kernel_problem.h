@@ -87,8 +87,8 @@ struct FilterGradientProblem {
   int64_t channel_block;
   int64_t num_blocks;
   int64_t block_vectors;
-  int64_t tap_rows;  // of a unit, at most
-  int64_t panel_rows;  // of dY, whose pixels are packed together
+  int64_t tap_rows;          // of a unit, at most
+  int64_t panel_rows;        // of dY, whose pixels are packed together
   int64_t panel_input_rows;  // that they need, at most
 };
 

@@ -35,9 +35,15 @@ struct RowProducts {
   int64_t cols;
   int64_t stride;
   int64_t dilation;
-  TapRange window;       // the input columns that exist
-  int64_t prefetch_dy;   // elements to what the next rows need, or 0
-  int64_t prefetch_input;
+  TapRange window;  // the input columns that exist
+  // What the next rows will need: from here to their dY, and the first of the
+  // input rows that they are the first to need; rows of each, or 0.
+  const S* next_dy;
+  const S* next_input;
+  int64_t next_dy_rows;
+  int64_t next_input_rows;
+  int64_t next_input_row_step;
+  int64_t next_input_cols;
 };
 
 // Adds the products of kCols dY columns, the first of which meets the first tap
@@ -92,6 +98,19 @@ inline __attribute__((always_inline)) void AddColumns(
   }
 }
 
+// Prefetches a vector of some pixels.
+template <typename S>
+inline void PrefetchPixels(const S* first, int64_t rows, int64_t row_step,
+                           int64_t cols, int64_t col_step) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const S* pixel = first + row * row_step;
+    for (int64_t col = 0; col < cols; ++col) {
+      __builtin_prefetch(pixel);
+      pixel += col_step;
+    }
+  }
+}
+
 // Adds all products of a block of taps to its totals: those of a vector are N
 // accumulators per tap, `tap_row_step` from one tap row to the next,
 // `vector_step` from one vector to the next. The vectors cover the channels as
@@ -102,11 +121,19 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
                     int64_t tap_row_step, int64_t vector_step) {
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
+  constexpr int64_t kLine = 64 / sizeof(S);
   const int64_t stride = kStride > 0 ? kStride : products.stride;
   const int64_t reach =
       kStride > 0 ? kTaps - 1 : (kTaps - 1) * products.dilation;
   for (int64_t index = 0; index * N < channels; ++index) {
     const int64_t c = FirstLane<N>(index, channels);
+    if (N >= kLine || c % kLine == 0) {
+      PrefetchPixels(products.next_dy + c, products.next_dy_rows,
+                     products.dy_row_step, products.cols, products.dy_col_step);
+      PrefetchPixels(products.next_input + c, products.next_input_rows,
+                     products.next_input_row_step, products.next_input_cols,
+                     products.input_col_step);
+    }
     V sum[kRows][kTaps] = {};
     const S* input_row = products.input + c;
     const S* dy_row = products.dy + c;
@@ -127,8 +154,8 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
           AddColumns<N, kRows, kTaps, kStride, kCols, true>(products, input, dy,
                                                             window, sum);
         } else {
-          AddColumns<N, kRows, kTaps, kStride, kCols, false>(
-              products, input, dy, window, sum);
+          AddColumns<N, kRows, kTaps, kStride, kCols, false>(products, input,
+                                                             dy, window, sum);
         }
       }
       for (; left >= 2; step(2)) {
@@ -155,10 +182,11 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
 }
 
 template <typename S>
-using AddRowProductsFunction = void (*)(
-    const RowProducts<S>& products, int64_t channels,
-    typename AccumulatorOf<S>::type* totals, int64_t tap_row_step,
-    int64_t vector_step);
+using AddRowProductsFunction = void (*)(const RowProducts<S>& products,
+                                        int64_t channels,
+                                        typename AccumulatorOf<S>::type* totals,
+                                        int64_t tap_row_step,
+                                        int64_t vector_step);
 
 // The most tap rows of a block with so many tap columns.
 template <typename Isa>
@@ -182,8 +210,8 @@ AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
                                                                       taps);
     }
   }
-  return AddRowProducts<N, kRows, kTaps, kStride,
-                        kStride == 0 ? 4 : Isa::kGradientCols, S>;
+  return AddRowProducts < N, kRows, kTaps, kStride,
+         kStride == 0 ? 4 : Isa::kGradientCols, S > ;
 }
 
 }  // namespace
