@@ -137,6 +137,8 @@ constexpr int64_t kTotalsBytes = 128 << 10;
 constexpr int64_t kMostDirectTaps = 400;
 constexpr int64_t kMostDirectBytes = 1 << 10;
 constexpr int64_t kElementsPerFinalUnit = 1024;
+// Operands of more bytes do not stay in the second cache between two ops.
+constexpr int64_t kPrefetchBytes = 1 << 20;
 
 // Where a result has so many taps that the copy of its sources costs little,
 // packed sources are worth it. The packed filter of a vector must fit.
@@ -399,7 +401,7 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
       problem.batch * SizeOf(type) *
       (problem.rows.in * problem.cols.in * problem.in_depth +
        out_pixels * depth);
-  problem.beyond_cache = operand_bytes > StreamThreshold();
+  problem.prefetch = operand_bytes > kPrefetchBytes;
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);
@@ -438,10 +440,11 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
     filter_gradient_kernel_ = kernels.filter_gradient_direct[type_index];
     int64_t vectors =
         std::min(kTotalsBytes / tap_bytes, kMostDirectBytes / vector_bytes);
+    const int64_t least_vectors = 128 / (lanes * SizeOf(type));
     for (;; vectors = CeilDiv(vectors, 2)) {
       SplitChannels(&problem, depth, lanes, vectors * lanes);
       split_into_chunks(problem.batch);
-      if (vectors == 1 || units() >= wanted) break;
+      if (vectors <= least_vectors || units() >= wanted) break;
     }
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors * tap_bytes);
   } else if (PlanPackedFilterGradient(lanes, vector_bytes)) {

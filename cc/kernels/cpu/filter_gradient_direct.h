@@ -38,11 +38,11 @@ void FilterGradientDirect(const FilterGradientProblem& problem,
           const Pixels<T> input_pixels = {
               input + image * rows.in * cols.in * depth + channel, 0,
               cols.in * depth, depth,
-              problem.beyond_cache ? (problem.batch - image) * rows.in : 0};
+              problem.prefetch ? (problem.batch - image) * rows.in : 0};
           const Pixels<T> dy_pixels = {
               dy + image * rows.out * cols.out * depth + channel, 0,
               cols.out * depth, depth,
-              problem.beyond_cache ? (problem.batch - image) * rows.out : 0};
+              problem.prefetch ? (problem.batch - image) * rows.out : 0};
           sums.Add(input_pixels, dy_pixels, first_row, end_row,
                    unit.first_tap_row, unit.end_tap_row, channels, totals);
         });

@@ -113,8 +113,8 @@ struct Pixels {
   int64_t prefetch_rows;  // up to this one, later rows are prefetched
 };
 
-// dY columns whose products are summed up in registers.
-constexpr int64_t kColumnsPerSum = 56;
+// dY columns of a tile, and about as many as are summed up in registers.
+constexpr int64_t kTileCols = 56;
 
 template <typename Isa, int N, typename S>
 class RowSums {
@@ -131,7 +131,8 @@ class RowSums {
     dilation_ = cols.dilation;
     pitch_ = 1;
     shared_stride_ = 0;
-    if (cols.stride == gcd && (phases == 1 || cols.out >= 4 * phases)) {
+    if (cols.stride == gcd &&
+        (phases == 1 || cols.out >= Isa::kGradientCols * phases)) {
       // Every phases-th column shares its input with the taps.
       phases_ = phases;
       pitch_ = cols.dilation;
@@ -163,8 +164,8 @@ class RowSums {
            int64_t channels, A* totals) const {
     const FilterGradientAxis& rows = problem_.rows;
     const FilterGradientAxis& cols = problem_.cols;
-    const int64_t rows_per_sum =
-        cols.out < kColumnsPerSum ? kColumnsPerSum / cols.out : 1;
+    const int64_t tile_cols = cols.out < kTileCols ? cols.out : kTileCols;
+    const int64_t rows_per_sum = kTileCols / tile_cols;
     RowProducts<S> products;
     products.input_tap_row_step = rows.dilation * input.row_step;
     products.input_row_step = rows.stride * input.row_step;
@@ -174,51 +175,43 @@ class RowSums {
     products.stride = stride_;
     products.dilation = dilation_;
     const int64_t vector_step = (end_tap_row - first_tap_row) * cols.filter * N;
-    for (int64_t i = begin; i < end; i += products.rows) {
-      const TapRange taps = TapsInside(rows, i, first_tap_row, end_tap_row);
-      products.rows = 1;
-      while (products.rows < rows_per_sum && i + products.rows < end) {
-        const TapRange next =
-            TapsInside(rows, i + products.rows, first_tap_row, end_tap_row);
-        if (next.begin != taps.begin || next.end != taps.end) break;
-        ++products.rows;
-      }
-      if (taps.begin >= taps.end) continue;
-      const int64_t in_row =
-          i * rows.stride - rows.pad + taps.begin * rows.dilation;
-      const S* input_row =
-          input.first + (in_row - input.first_row) * input.row_step;
-      const S* dy_row = dy.first + (i - dy.first_row) * dy.row_step;
-      // The rows behind the last of an image are those of the next.
-      const int64_t next = i + products.rows;
-      int64_t next_dy_rows = dy.prefetch_rows - next;
-      if (next_dy_rows > products.rows) next_dy_rows = products.rows;
-      const int64_t next_in_row = (next - 1) * rows.stride + 1 - rows.pad +
-                                  (end_tap_row - 1) * rows.dilation;
-      int64_t next_in_rows = input.prefetch_rows - next_in_row;
-      if (next_in_rows > products.rows * rows.stride) {
-        next_in_rows = products.rows * rows.stride;
-      }
-      A* tap_totals = totals + (taps.begin - first_tap_row) * cols.filter * N;
-      for (int64_t phase = 0; phase < phases_; ++phase) {
-        const int64_t count = (cols.out - phase + phases_ - 1) / phases_;
-        for (int64_t first = 0; first < count; first += kColumnsPerSum) {
-          products.cols =
-              count - first < kColumnsPerSum ? count - first : kColumnsPerSum;
-          products.dy =
-              dy_row + phase * dy.col_step + first * products.dy_col_step;
-          const int64_t in_col =
-              (phase + first * phases_) * cols.stride - cols.pad;
-          products.next_dy = products.dy + products.rows * dy.row_step;
-          products.next_dy_rows = next_dy_rows;
-          products.next_input =
-              input.first + (next_in_row - input.first_row) * input.row_step +
-              (in_col < 0 ? 0 : in_col) * input.col_step;
-          products.next_input_rows = next_in_rows;
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      const int64_t count = (cols.out - phase + phases_ - 1) / phases_;
+      for (int64_t first = 0; first < count; first += kTileCols) {
+        products.cols = count - first < kTileCols ? count - first : kTileCols;
+        const int64_t dy_col = phase + first * phases_;
+        const S* dy_strip = dy.first + dy_col * dy.col_step;
+        const int64_t in_col = dy_col * cols.stride - cols.pad;
+        for (int64_t i = begin; i < end; i += products.rows) {
+          const TapRange taps = TapsInside(rows, i, first_tap_row, end_tap_row);
+          products.rows = 1;
+          while (products.rows < rows_per_sum && i + products.rows < end) {
+            const TapRange next =
+                TapsInside(rows, i + products.rows, first_tap_row, end_tap_row);
+            if (next.begin != taps.begin || next.end != taps.end) break;
+            ++products.rows;
+          }
+          if (taps.begin >= taps.end) continue;
+          const int64_t in_row =
+              i * rows.stride - rows.pad + taps.begin * rows.dilation;
+          products.dy = dy_strip + (i - dy.first_row) * dy.row_step;
+          // The rows behind the last of an image are those of the next.
+          const int64_t next_in_row = (i + products.rows - 1) * rows.stride +
+                                      1 - rows.pad +
+                                      (end_tap_row - 1) * rows.dilation;
+          products.next_dy = products.rows * dy.row_step;
+          products.next_input = (next_in_row - in_row) * input.row_step;
           products.next_input_row_step = input.row_step;
-          products.next_input_cols = products.cols * stride_;
-          AddTile(&products, input_row, in_col, input.col_step,
-                  taps.end - taps.begin, channels, tap_totals, vector_step);
+          products.next_input_rows = 0;
+          if (next_in_row + products.rows * rows.stride <=
+              input.prefetch_rows) {
+            products.next_input_rows = rows.stride < 4 ? rows.stride : 4;
+          }
+          AddTile(&products,
+                  input.first + (in_row - input.first_row) * input.row_step,
+                  in_col, input.col_step, taps.end - taps.begin, channels,
+                  totals + (taps.begin - first_tap_row) * cols.filter * N,
+                  vector_step);
         }
       }
     }
@@ -249,7 +242,7 @@ class RowSums {
           functions_[block_rows - 1][taps - 1](
               *products, channels, totals + row * tap_row_step + tap * N,
               tap_row_step, vector_step);
-          products->next_dy_rows = products->next_input_rows = 0;
+          products->next_input_rows = 0;
         }
       }
       row += block_rows;

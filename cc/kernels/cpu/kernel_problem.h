@@ -78,7 +78,7 @@ struct FilterGradientProblem {
   int64_t in_depth;
   int64_t depth_multiplier;
   bool channels_last;
-  bool beyond_cache;  // input and dY together
+  bool prefetch;  // rows of the tensors before their turn
   int64_t num_chunks;
   // The filter channels are cut into blocks, as in GatherProblem. If `flat`, a
   // vector holds planes of dY instead, that is, of all channels of all images

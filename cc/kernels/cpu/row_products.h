@@ -36,14 +36,13 @@ struct RowProducts {
   int64_t stride;
   int64_t dilation;
   TapRange window;  // the input columns that exist
-  // What the next rows will need: from here to their dY, and the first of the
-  // input rows that they are the first to need; rows of each, or 0.
-  const S* next_dy;
-  const S* next_input;
-  int64_t next_dy_rows;
+  // Elements from here to what the next rows need: from a dY pixel, and from an
+  // input pixel of the first tap row to the next_input_rows pixels that the
+  // next dY row is the first to meet. No rows: nothing is prefetched.
+  int64_t next_dy;
+  int64_t next_input;
   int64_t next_input_rows;
   int64_t next_input_row_step;
-  int64_t next_input_cols;
 };
 
 // Adds the products of kCols dY columns, the first of which meets the first tap
@@ -98,17 +97,12 @@ inline __attribute__((always_inline)) void AddColumns(
   }
 }
 
-// Prefetches a vector of some pixels.
-template <typename S>
-inline void PrefetchPixels(const S* first, int64_t rows, int64_t row_step,
-                           int64_t cols, int64_t col_step) {
-  for (int64_t row = 0; row < rows; ++row) {
-    const S* pixel = first + row * row_step;
-    for (int64_t col = 0; col < cols; ++col) {
-      __builtin_prefetch(pixel);
-      pixel += col_step;
-    }
-  }
+template <int kColumns, typename S>
+inline __attribute__((always_inline)) void PrefetchColumns(const S* first,
+                                                           int64_t step) {
+  const Columns<kColumns, const S> columns(first, step);
+#pragma GCC unroll 32
+  for (int col = 0; col < kColumns; ++col) __builtin_prefetch(columns[col]);
 }
 
 // Adds all products of a block of taps to its totals: those of a vector are N
@@ -127,13 +121,8 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
       kStride > 0 ? kTaps - 1 : (kTaps - 1) * products.dilation;
   for (int64_t index = 0; index * N < channels; ++index) {
     const int64_t c = FirstLane<N>(index, channels);
-    if (N >= kLine || c % kLine == 0) {
-      PrefetchPixels(products.next_dy + c, products.next_dy_rows,
-                     products.dy_row_step, products.cols, products.dy_col_step);
-      PrefetchPixels(products.next_input + c, products.next_input_rows,
-                     products.next_input_row_step, products.next_input_cols,
-                     products.input_col_step);
-    }
+    const bool prefetch =
+        products.next_input_rows > 0 && (N >= kLine || c % kLine == 0);
     V sum[kRows][kTaps] = {};
     const S* input_row = products.input + c;
     const S* dy_row = products.dy + c;
@@ -142,14 +131,27 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
       const S* dy = dy_row;
       TapRange window = products.window;
       int64_t left = products.cols;
-      const auto step = [&](int64_t cols) {
+      const auto step = [&](auto step_cols) {
+        constexpr int cols = decltype(step_cols)::kValue;
+        if (prefetch) {
+          PrefetchColumns<cols>(dy + products.next_dy, products.dy_col_step);
+          const S* next = input + products.next_input;
+          for (int64_t row = 0; row < products.next_input_rows; ++row) {
+            if constexpr (kStride > 0) {
+              PrefetchColumns<cols * kStride>(next, products.input_col_step);
+            } else {
+              PrefetchColumns<cols>(next, stride * products.input_col_step);
+            }
+            next += products.next_input_row_step;
+          }
+        }
         input += cols * stride * products.input_col_step;
         dy += cols * products.dy_col_step;
         window.begin -= cols * stride;
         window.end -= cols * stride;
         left -= cols;
       };
-      for (; left >= kCols; step(kCols)) {
+      for (; left >= kCols; step(Int<kCols>())) {
         if (window.begin <= 0 && window.end > (kCols - 1) * stride + reach) {
           AddColumns<N, kRows, kTaps, kStride, kCols, true>(products, input, dy,
                                                             window, sum);
@@ -158,7 +160,7 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
                                                              dy, window, sum);
         }
       }
-      for (; left >= 2; step(2)) {
+      for (; left >= 2; step(Int<2>())) {
         AddColumns<N, kRows, kTaps, kStride, 2, false>(products, input, dy,
                                                        window, sum);
       }
@@ -210,8 +212,8 @@ AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
                                                                       taps);
     }
   }
-  return AddRowProducts < N, kRows, kTaps, kStride,
-         kStride == 0 ? 4 : Isa::kGradientCols, S > ;
+  constexpr int kCols = kStride == 0 ? 4 : Isa::kGradientCols;
+  return AddRowProducts<N, kRows, kTaps, kStride, kCols, S>;
 }
 
 }  // namespace
