@@ -315,11 +315,14 @@ void RunKernel(benchmark::State& state, Machine& machine, const Layer& layer,
                             static_cast<double>(batch * geometry.out_depth());
 
   const CpuKernel kernel(op, type, geometry);
+  std::vector<unsigned char> workspace(kernel.workspace_bytes());
   state.SetLabel("batch " + std::to_string(batch));
   Time(state, bytes, operations, &machine, type, [&] {
-    machine.team().Run(kernel.num_units(), [&](int64_t begin, int64_t end) {
-      kernel.Run(first->data(), second->data(), result->data(), begin, end);
-    });
+    kernel.RunAll(first->data(), second->data(), result->data(),
+                  workspace.data(),
+                  [&](int64_t units, double, const auto& do_units) {
+                    machine.team().Run(units, do_units);
+                  });
   });
 }
 

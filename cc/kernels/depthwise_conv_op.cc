@@ -86,16 +86,24 @@ class DepthwiseConvOp : public OpKernel {
       result->flat<T>().setZero();
       return;
     }
-    const void* first = ctx->input(kFirstOperand).data();
-    const void* second = ctx->input(kSecondOperand).data();
-    void* output = result->data();
-    ctx->eigen_device<Eigen::ThreadPoolDevice>().parallelFor(
-        kernel.num_units(),
-        Eigen::TensorOpCost(/*bytes_loaded=*/0, /*bytes_stored=*/0,
-                            kernel.unit_cycles()),
-        [&](Eigen::Index begin, Eigen::Index end) {
-          kernel.Run(first, second, output, begin, end);
-        });
+    Tensor workspace;
+    if (kernel.workspace_bytes() > 0) {
+      const TensorShape shape({static_cast<int64_t>(kernel.workspace_bytes())});
+      OP_REQUIRES_OK(
+          ctx, ctx->allocate_temp(tensorflow::DT_UINT8, shape, &workspace));
+    }
+    const Eigen::ThreadPoolDevice& device =
+        ctx->eigen_device<Eigen::ThreadPoolDevice>();
+    kernel.RunAll(ctx->input(kFirstOperand).data(),
+                  ctx->input(kSecondOperand).data(), result->data(),
+                  workspace.data(),
+                  [&](int64_t units, double unit_cycles, auto do_units) {
+                    device.parallelFor(
+                        units,
+                        Eigen::TensorOpCost(/*bytes_loaded=*/0,
+                                            /*bytes_stored=*/0, unit_cycles),
+                        do_units);
+                  });
   }
 
  private:

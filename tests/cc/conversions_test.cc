@@ -105,8 +105,8 @@ void TestProducts(const Format& format, const std::vector<uint16_t>& weights,
   const CpuKernel kernel(ConvOp::kForward, format.type, geometry);
   {
     const FlushDenormals mode(flush);
-    kernel.Run(input.data(), weights.data(), result.data(), 0,
-               kernel.num_units());
+    kernel.Run(input.data(), weights.data(), result.data(),
+               /*workspace=*/nullptr, 0, kernel.num_units());
   }
 
   for (int i = 0; i < kValues; ++i) {

@@ -237,24 +237,31 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
   while (reinterpret_cast<uintptr_t>(result) % kAlignment != 0) ++result;
 
   const CpuKernel kernel(op, type, problem.geometry);
-  std::vector<std::pair<int64_t, int64_t>> pieces;
-  for (int64_t begin = 0; begin < kernel.num_units();) {
-    const int64_t end = std::min<int64_t>(
-        kernel.num_units(), begin + 1 + random() % kernel.num_units());
-    pieces.emplace_back(begin, end);
-    begin = end;
-  }
-  std::shuffle(pieces.begin(), pieces.end(), random);
-  for (const auto& [begin, end] : pieces) {
-    kernel.Run(first->bytes.data(), second->bytes.data(), result + kGuard,
-               begin, end);
-  }
+  std::vector<unsigned char> workspace_storage(
+      kernel.workspace_bytes() + 2 * kGuard + kAlignment, kPoison);
+  unsigned char* workspace = workspace_storage.data() + kGuard;
+  while (reinterpret_cast<uintptr_t>(workspace) % kAlignment != 0) ++workspace;
+  // Both phases in random pieces and order.
+  kernel.RunAll(first->bytes.data(), second->bytes.data(), result + kGuard,
+                workspace, [&](int64_t units, double, auto do_units) {
+                  std::vector<std::pair<int64_t, int64_t>> pieces;
+                  for (int64_t begin = 0; begin < units;) {
+                    const int64_t end =
+                        std::min<int64_t>(units, begin + 1 + random() % units);
+                    pieces.emplace_back(begin, end);
+                    begin = end;
+                  }
+                  std::shuffle(pieces.begin(), pieces.end(), random);
+                  for (const auto& [begin, end] : pieces) do_units(begin, end);
+                });
 
   const char* op_name = op == ConvOp::kForward         ? "forward"
                         : op == ConvOp::kBackpropInput ? "input gradient"
                                                        : "filter gradient";
   for (int64_t i = 0; i < kGuard; ++i) {
-    if (result[i] != kPoison || result[size + kGuard + i] != kPoison) {
+    if (result[i] != kPoison || result[size + kGuard + i] != kPoison ||
+        workspace[-1 - i] != kPoison ||
+        workspace[kernel.workspace_bytes() + i] != kPoison) {
       CHECK_THAT(false, op_name
                             << " type " << static_cast<int>(type)
                             << " writes outside its result: " << problem.text);

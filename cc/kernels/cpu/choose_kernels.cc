@@ -28,9 +28,11 @@ KernelTable Merge(const KernelTable& table, const KernelTable& other) {
     merged.gather_direct[type] = other.gather_direct[type];
     merged.gather_packed[type] = other.gather_packed[type];
     merged.gather_planes[type] = other.gather_planes[type];
-    merged.filter_gradient_channels_last[type] =
-        other.filter_gradient_channels_last[type];
+    merged.filter_gradient_direct[type] = other.filter_gradient_direct[type];
+    merged.filter_gradient_packed[type] = other.filter_gradient_packed[type];
     merged.filter_gradient_planes[type] = other.filter_gradient_planes[type];
+    merged.filter_gradient_reduction[type] =
+        other.filter_gradient_reduction[type];
   }
   return merged;
 }

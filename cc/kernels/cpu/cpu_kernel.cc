@@ -105,8 +105,9 @@ PanelSplit SplitIntoPanels(const GatherPlan& plan, PanelSplit split,
 
 // Blocks of whole vectors, at most `limit` channels. What is less than a vector
 // at the end goes to the last block.
-void SplitChannels(GatherProblem* problem, int64_t lanes, int64_t limit) {
-  const int64_t depth = DstDepth(*problem);
+template <typename Problem>
+void SplitChannels(Problem* problem, int64_t depth, int64_t lanes,
+                   int64_t limit) {
   const int64_t blocks = CeilDiv(depth, limit);
   problem->channel_block = CeilDiv(CeilDiv(depth, blocks), lanes) * lanes;
   problem->num_blocks = std::max<int64_t>(1, depth / problem->channel_block);
@@ -126,6 +127,18 @@ int64_t MostTaps(const GatherPlan& plan) {
 
 // Scratch memory per thread is at most three times this.
 constexpr int64_t kPanelBytes = 256 << 10;
+
+// Of the filter gradient: the partial sums of all units, unless those of a
+// single chunk are more; the sums of a unit, which should stay in the second
+// cache; the taps from which on packed pixels are worth it; and the piece of a
+// pixel that a unit reads at least where channels are many.
+constexpr int64_t kWorkspaceBytes = 16 << 20;
+constexpr int64_t kTotalsBytes = 128 << 10;
+constexpr int64_t kMostDirectTaps = 400;
+constexpr int64_t kMostDirectBytes = 1 << 10;
+constexpr int64_t kElementsPerFinalUnit = 1024;
+// Operands of more bytes do not stay in the second cache between two ops.
+constexpr int64_t kPrefetchBytes = 1 << 20;
 
 // Where a result has so many taps that the copy of its sources costs little,
 // packed sources are worth it. The packed filter of a vector must fit.
@@ -266,7 +279,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
                           type == ElementType::kBFloat16 &&
                           dst_depth >= 2 * lanes;
     const int64_t parts = problem.takes_apart ? 2 : 1;
-    SplitChannels(&problem, parts * lanes,
+    SplitChannels(&problem, dst_depth, parts * lanes,
                   DirectChannels(problem, kernels, type, lanes));
     problem.block_vectors *= parts;
     problem.tile_rows = TileRows(problem, kernels);
@@ -315,7 +328,7 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
   } else {
     // A whole line of memory at least.
     const int64_t line = std::max<int64_t>(lanes, 64 / SizeOf(type));
-    SplitChannels(&problem, lanes, line);
+    SplitChannels(&problem, DstDepth(problem), lanes, line);
     const int64_t last_block =
         DstDepth(problem) - (problem.num_blocks - 1) * problem.channel_block;
     problem.block_vectors =
@@ -380,32 +393,131 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
 
 void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
                                    ElementType type) {
-  // With a single channel the two layouts are the same bytes, and planes give
-  // the vectors something to hold.
-  const bool planes =
-      geometry.data_format == DataFormat::kNCHW || geometry.out_depth() == 1;
-  const KernelTable& kernels = *ChosenKernels().kernels;
-  const int type_index = static_cast<int>(type);
-  filter_gradient_kernel_ =
-      planes ? kernels.filter_gradient_planes[type_index]
-             : kernels.filter_gradient_channels_last[type_index];
   FilterGradientProblem& problem = filter_gradient_;
   problem.rows = PlanAxis(geometry.rows);
   problem.cols = PlanAxis(geometry.cols);
   problem.batch = geometry.batch;
   problem.in_depth = geometry.in_depth;
   problem.depth_multiplier = geometry.depth_multiplier;
-  const int64_t block = planes ? 1 : kFilterGradientBlock;
-  num_units_ = CeilDiv(geometry.out_depth(), block) * geometry.rows.filter;
+  problem.channels_last = geometry.data_format == DataFormat::kNHWC;
+  problem.flat = false;
+  problem.tap_rows = problem.rows.filter;
+  const int64_t depth = FilterDepth(problem);
+  const int64_t taps = problem.rows.filter * problem.cols.filter;
+  const int64_t out_pixels = problem.rows.out * problem.cols.out;
+  const int64_t operand_bytes =
+      problem.batch * SizeOf(type) *
+      (problem.rows.in * problem.cols.in * problem.in_depth +
+       out_pixels * depth);
+  problem.prefetch = operand_bytes > kPrefetchBytes;
 
-  unit_cycles_ =
-      static_cast<double>(geometry.batch * geometry.rows.out *
-                          geometry.cols.out * block * geometry.cols.filter) /
-      (ProductsPerCycle(type) / 2);
+  const KernelTable& kernels = *ChosenKernels().kernels;
+  const int type_index = static_cast<int>(type);
+  filter_gradient_reduction_ = kernels.filter_gradient_reduction[type_index];
+  const int64_t accumulator = type == ElementType::kFloat64 ? 8 : 4;
+  const int64_t vector_bytes = kernels.vector_bytes;
+  const int64_t lanes = vector_bytes / accumulator;
+  const double cycles = static_cast<double>(problem.batch * out_pixels * taps) *
+                        static_cast<double>(depth) / ProductsPerCycle(type);
+
+  // How many units are wanted: enough for many threads, none too small.
+  constexpr double kMostUnits = 64;
+  constexpr double kUnitCycles = 20e3;
+  const int64_t wanted =
+      static_cast<int64_t>(std::clamp(cycles / kUnitCycles, 1.0, kMostUnits));
+  // Sums to add up, for the traffic of the operands not to be far from all.
+  const int64_t sum_bytes = taps * depth * accumulator;
+  const int64_t most_chunks = std::max<int64_t>(
+      1, std::min(kWorkspaceBytes, operand_bytes / 8) / sum_bytes);
+  const auto split_into_chunks = [&](int64_t images) {
+    problem.num_chunks =
+        std::min({most_chunks, CeilDiv(wanted, problem.num_blocks),
+                  images * problem.rows.out});
+    // The same number of images in each, about.
+    if (images >= problem.num_chunks) {
+      problem.num_chunks = CeilDiv(images, CeilDiv(images, problem.num_chunks));
+    }
+  };
+  const auto units = [&] {
+    return problem.num_chunks * problem.num_blocks * TapBlocks(problem);
+  };
+
+  const int64_t tap_bytes = taps * vector_bytes;
+  if (problem.channels_last && problem.depth_multiplier == 1 &&
+      depth >= lanes && taps < kMostDirectTaps && tap_bytes <= kTotalsBytes) {
+    filter_gradient_kernel_ = kernels.filter_gradient_direct[type_index];
+    int64_t vectors =
+        std::min(kTotalsBytes / tap_bytes, kMostDirectBytes / vector_bytes);
+    const int64_t least_vectors = 128 / (lanes * SizeOf(type));
+    for (;; vectors = CeilDiv(vectors, 2)) {
+      SplitChannels(&problem, depth, lanes, vectors * lanes);
+      split_into_chunks(problem.batch);
+      if (vectors <= least_vectors || units() >= wanted) break;
+    }
+    scratch_bytes_ = static_cast<size_t>(problem.block_vectors * tap_bytes);
+  } else if (PlanPackedFilterGradient(lanes, vector_bytes)) {
+    filter_gradient_kernel_ = kernels.filter_gradient_packed[type_index];
+    split_into_chunks(problem.flat ? CeilDiv(problem.batch * depth, lanes)
+                                   : problem.batch);
+    scratch_bytes_ =
+        static_cast<size_t>((problem.panel_input_rows * problem.cols.in +
+                             problem.panel_rows * problem.cols.out +
+                             problem.tap_rows * problem.cols.filter) *
+                            vector_bytes);
+  } else {
+    filter_gradient_kernel_ = kernels.filter_gradient_planes[type_index];
+    problem.flat = false;
+    problem.tap_rows = problem.rows.filter;
+    problem.num_blocks = depth;
+    split_into_chunks(problem.batch);
+  }
+  // Filters whose sums are too many for further chunks.
+  if (units() < wanted) {
+    const int64_t blocks =
+        std::min(CeilDiv(wanted, problem.num_chunks * problem.num_blocks),
+                 CeilDiv(problem.rows.filter, 3));
+    problem.tap_rows =
+        std::min(problem.tap_rows, CeilDiv(problem.rows.filter, blocks));
+  }
+  num_units_ = units();
+  unit_cycles_ = cycles / static_cast<double>(num_units_);
+  workspace_bytes_ = static_cast<size_t>(problem.num_chunks * sum_bytes);
+  num_final_units_ = CeilDiv(taps * depth, kElementsPerFinalUnit);
+}
+
+// False if the problem suits the packed kernel badly or not at all.
+bool CpuKernel::PlanPackedFilterGradient(int64_t lanes, int64_t vector_bytes) {
+  FilterGradientProblem& problem = filter_gradient_;
+  const FilterGradientAxis& rows = problem.rows;
+  const FilterGradientAxis& cols = problem.cols;
+  const int64_t depth = FilterDepth(problem);
+  problem.flat = depth < lanes;
+  if (problem.flat && problem.batch * depth < lanes / 2) return false;
+  problem.num_blocks = problem.flat ? 1 : CeilDiv(depth, lanes);
+  // As many rows as fit, and fewer tap rows where those of dY would be few.
+  const int64_t pixels = kPanelBytes / vector_bytes;
+  const auto input_rows = [&](int64_t count) {
+    return std::min(rows.in, (count - 1) * rows.stride +
+                                 (problem.tap_rows - 1) * rows.dilation + 1);
+  };
+  const auto fits = [&](int64_t count) {
+    return count * cols.out <= pixels && input_rows(count) * cols.in <= pixels;
+  };
+  const int64_t least_rows = std::min<int64_t>(rows.out, 4);
+  while (problem.tap_rows > 1 &&
+         (!fits(least_rows) ||
+          problem.tap_rows * cols.filter * vector_bytes > kTotalsBytes)) {
+    problem.tap_rows = CeilDiv(problem.tap_rows, 2);
+  }
+  if (cols.filter * vector_bytes > kTotalsBytes || !fits(1)) return false;
+  problem.panel_rows = std::min(rows.out, pixels / cols.out);
+  while (!fits(problem.panel_rows)) --problem.panel_rows;
+  problem.panel_input_rows = input_rows(problem.panel_rows);
+  return true;
 }
 
 void CpuKernel::Run(const void* first, const void* second, void* result,
-                    int64_t begin, int64_t end) const {
+                    void* workspace, int64_t begin, int64_t end) const {
   void* scratch = Scratch(scratch_bytes_);
   switch (op_) {
     case ConvOp::kForward:
@@ -415,10 +527,26 @@ void CpuKernel::Run(const void* first, const void* second, void* result,
       gather_kernel_(gather_, second, first, result, scratch, begin, end);
       break;
     case ConvOp::kBackpropFilter:
-      filter_gradient_kernel_(filter_gradient_, first, second, result, begin,
-                              end);
+      filter_gradient_kernel_(filter_gradient_, first, second, workspace,
+                              scratch, begin, end);
       break;
   }
+}
+
+double CpuKernel::final_unit_cycles() const {
+  return static_cast<double>(kElementsPerFinalUnit *
+                             filter_gradient_.num_chunks) /
+         4;
+}
+
+void CpuKernel::Finish(const void* workspace, void* result, int64_t begin,
+                       int64_t end) const {
+  const int64_t size = filter_gradient_.rows.filter *
+                       filter_gradient_.cols.filter *
+                       FilterDepth(filter_gradient_);
+  filter_gradient_reduction_(filter_gradient_, workspace, result,
+                             begin * kElementsPerFinalUnit,
+                             std::min(size, end * kElementsPerFinalUnit));
 }
 
 }  // namespace tf_dwgrad

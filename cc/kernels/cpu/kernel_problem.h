@@ -70,13 +70,35 @@ struct FilterGradientAxis {
   int64_t pad;
 };
 
+// The rows of dY, those of one image after those of another, are cut into
+// chunks. Each chunk has sums of its own, which are added up in the end.
 struct FilterGradientProblem {
   FilterGradientAxis rows;
   FilterGradientAxis cols;
   int64_t batch;
   int64_t in_depth;
   int64_t depth_multiplier;
+  bool channels_last;
+  bool prefetch;  // rows of the tensors before their turn
+  int64_t num_chunks;
+  // The filter channels are cut into blocks, as in GatherProblem. If `flat`, a
+  // vector holds planes of dY instead, that is, of all channels of all images
+  // in turn; then vectors of planes take the place of images.
+  bool flat;
+  int64_t channel_block;
+  int64_t num_blocks;
+  int64_t block_vectors;
+  int64_t tap_rows;          // of a unit, at most
+  int64_t panel_rows;        // of dY, whose pixels are packed together
+  int64_t panel_input_rows;  // that they need, at most
 };
+
+static inline int64_t FilterDepth(const FilterGradientProblem& problem) {
+  return problem.in_depth * problem.depth_multiplier;
+}
+static inline int64_t TapBlocks(const FilterGradientProblem& problem) {
+  return (problem.rows.filter + problem.tap_rows - 1) / problem.tap_rows;
+}
 
 static inline int64_t Passes(const GatherProblem& problem) {
   return problem.backward ? problem.depth_multiplier : 1;
@@ -92,11 +114,17 @@ static inline int64_t TilesDown(const GatherProblem& problem) {
 typedef void (*GatherKernel)(const GatherProblem& problem, const void* src,
                              const void* filter, void* dst, void* scratch,
                              int64_t begin, int64_t end);
+// The partial sums are [chunk, tap, filter channel] accumulators.
 typedef void (*FilterGradientKernel)(const FilterGradientProblem& problem,
                                      const void* input,
                                      const void* out_backprop,
-                                     void* filter_backprop, int64_t begin,
-                                     int64_t end);
+                                     void* partial_sums, void* scratch,
+                                     int64_t begin, int64_t end);
+// Adds up elements [begin, end) of the filter gradient over the chunks.
+typedef void (*FilterGradientReduction)(const FilterGradientProblem& problem,
+                                        const void* partial_sums,
+                                        void* filter_backprop, int64_t begin,
+                                        int64_t end);
 
 // The kernels of one instruction set, by ElementType.
 struct KernelTable {
@@ -109,8 +137,10 @@ struct KernelTable {
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
-  FilterGradientKernel filter_gradient_channels_last[kNumElementTypes];
+  FilterGradientKernel filter_gradient_direct[kNumElementTypes];
+  FilterGradientKernel filter_gradient_packed[kNumElementTypes];
   FilterGradientKernel filter_gradient_planes[kNumElementTypes];
+  FilterGradientReduction filter_gradient_reduction[kNumElementTypes];
 };
 
 // The largest channel_block of a direct gather whose sums are kept between
@@ -123,9 +153,6 @@ inline constexpr int64_t kMaxScatteredTaps = 16;
 
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
-
-// Filter channels in a unit of the channels-last filter gradient.
-inline constexpr int64_t kFilterGradientBlock = 16;
 
 }  // namespace tf_dwgrad
 

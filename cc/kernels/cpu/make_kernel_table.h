@@ -13,11 +13,16 @@
 //   kPairCols        positions in each row of such a tile; together with twice
 //   kPairNarrowCols  as many weights they should fit
 //   kTakesApart      whether bfloat16 is read as EvenOddBFloat16
+//   kMaxSums         taps whose sums the filter gradient keeps in registers
+//   kGradientCols    pixels of dY that go with them; together with a pixel of
+//                    the input they should fit
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_MAKE_KERNEL_TABLE_H_
 
-#include "cc/kernels/cpu/filter_gradient.h"
+#include "cc/kernels/cpu/filter_gradient_direct.h"
+#include "cc/kernels/cpu/filter_gradient_packed.h"
+#include "cc/kernels/cpu/filter_gradient_planes.h"
 #include "cc/kernels/cpu/gather_direct.h"
 #include "cc/kernels/cpu/gather_packed.h"
 #include "cc/kernels/cpu/gather_planes.h"
@@ -32,9 +37,10 @@ constexpr void AddKernels(ElementType type, KernelTable* table) {
   table->gather_direct[slot] = GatherDirect<Isa, T>;
   table->gather_packed[slot] = GatherPacked<Isa, T>;
   table->gather_planes[slot] = GatherPlanes<Isa, T>;
-  table->filter_gradient_channels_last[slot] =
-      FilterGradientChannelsLast<Isa, T>;
+  table->filter_gradient_direct[slot] = FilterGradientDirect<Isa, T>;
+  table->filter_gradient_packed[slot] = FilterGradientPacked<Isa, T>;
   table->filter_gradient_planes[slot] = FilterGradientPlanes<Isa, T>;
+  table->filter_gradient_reduction[slot] = FilterGradientReduce<Isa, T>;
 }
 
 template <typename Isa>
@@ -45,6 +51,8 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kPairMaxTaps,
           Isa::kPairBlocks,
           Isa::kTakesApart,
+          {},
+          {},
           {},
           {},
           {},

@@ -1,6 +1,8 @@
 #include "cc/kernels/cpu/run_cpu_kernel.h"
 
+#include <cstddef>
 #include <cstring>
+#include <memory>
 
 #include "cc/kernels/cpu/cpu_kernel.h"
 
@@ -11,10 +13,13 @@ void RunCpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
                   const ParallelFor& parallel_for) {
   const CpuKernel kernel(op, type, geometry);
   if (kernel.has_work()) {
-    parallel_for(kernel.num_units(), kernel.unit_cycles(),
-                 [&](int64_t begin, int64_t end) {
-                   kernel.Run(first, second, result, begin, end);
-                 });
+    constexpr size_t kAlignment = 64;
+    const std::unique_ptr<unsigned char[]> memory(
+        new unsigned char[kernel.workspace_bytes() + kAlignment]);
+    const uintptr_t address = reinterpret_cast<uintptr_t>(memory.get());
+    unsigned char* const workspace =
+        memory.get() + (kAlignment - address % kAlignment) % kAlignment;
+    kernel.RunAll(first, second, result, workspace, parallel_for);
     return;
   }
   const int64_t bytes = ResultElements(op, geometry) * SizeOf(type);

@@ -18,6 +18,8 @@ struct Avx512 {
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kTakesApart = true;
+  static constexpr int kMaxSums = 24;
+  static constexpr int kGradientCols = 7;
 };
 
 }  // namespace

@@ -1,0 +1,265 @@
+// What the filter gradient's kernels share: which products there are, and the
+// walk over rows of dY and blocks of taps.
+//
+//   dW[r, s, k] = sum over n, i, j of
+//       input[n, i * stride - pad + r * dilation, j * ..., k / multiplier]
+//       * dY[n, i, j, k]
+//
+// The (image, row) pairs of dY are cut into chunks, a fixed number for a
+// problem. A unit of work is one chunk for a block of filter channels and of
+// tap rows; its sums go to a place of their own in the workspace. When all
+// units are done, the chunks are added up in order. So the result is the same
+// for any number of threads.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_ROWS_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_ROWS_H_
+
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/row_products.h"
+#include "cc/kernels/cpu/simd.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// The positions i in [0, axis.out) at which `tap` reads inside the input.
+inline TapRange PositionsInside(const FilterGradientAxis& axis, int64_t tap) {
+  const int64_t offset = tap * axis.dilation - axis.pad;
+  TapRange range = {0, 0};
+  const int64_t last = axis.in - 1 - offset;
+  if (last < 0) return range;
+  range.begin = offset < 0 ? (-offset - 1) / axis.stride + 1 : 0;
+  const int64_t fit = last / axis.stride + 1;
+  range.end = fit < axis.out ? fit : axis.out;
+  if (range.begin > range.end) range.begin = range.end;
+  return range;
+}
+
+// The m in [0, limit) for which origin + m * step is in [0, size).
+inline TapRange StepsInside(int64_t origin, int64_t step, int64_t size,
+                            int64_t limit) {
+  TapRange range = {0, limit};
+  if (origin < 0) range.begin = (-origin - 1) / step + 1;
+  const int64_t fit = size <= origin ? 0 : (size - 1 - origin) / step + 1;
+  if (fit < limit) range.end = fit;
+  if (range.begin > range.end) range.begin = range.end;
+  return range;
+}
+
+// The taps in [begin, end) that read inside the input at dY position i.
+inline TapRange TapsInside(const FilterGradientAxis& axis, int64_t i,
+                           int64_t begin, int64_t end) {
+  const TapRange taps =
+      StepsInside(i * axis.stride - axis.pad + begin * axis.dilation,
+                  axis.dilation, axis.in, end - begin);
+  return {begin + taps.begin, begin + taps.end};
+}
+
+// The chunk, block of channels and block of tap rows of a unit.
+struct FilterGradientUnit {
+  int64_t chunk;
+  int64_t block;
+  int64_t first_tap_row;
+  int64_t end_tap_row;
+};
+
+inline FilterGradientUnit FindUnit(const FilterGradientProblem& problem,
+                                   int64_t index) {
+  FilterGradientUnit unit;
+  const int64_t tap_blocks = TapBlocks(problem);
+  unit.first_tap_row = index % tap_blocks * problem.tap_rows;
+  unit.end_tap_row = unit.first_tap_row + problem.tap_rows;
+  if (unit.end_tap_row > problem.rows.filter) {
+    unit.end_tap_row = problem.rows.filter;
+  }
+  unit.block = index / tap_blocks % problem.num_blocks;
+  unit.chunk = index / tap_blocks / problem.num_blocks;
+  return unit;
+}
+
+// Calls visit(image, begin, end) for the rows of a chunk, at most `most_rows`
+// of an image at a time. If the problem is flat, an image is a vector of
+// planes.
+template <typename Visit>
+inline void ForEachPiece(const FilterGradientProblem& problem, int64_t images,
+                         int64_t chunk, int64_t most_rows, Visit visit) {
+  const int64_t rows = images * problem.rows.out;
+  // Whole images, if there are enough.
+  const int64_t grain = images % problem.num_chunks == 0 ? problem.rows.out : 1;
+  const int64_t grains = rows / grain;
+  const auto bound = [&](int64_t index) {
+    return (grains / problem.num_chunks * index +
+            grains % problem.num_chunks * index / problem.num_chunks) *
+           grain;
+  };
+  const int64_t end = bound(chunk + 1);
+  for (int64_t row = bound(chunk); row < end;) {
+    const int64_t image = row / problem.rows.out;
+    const int64_t i = row % problem.rows.out;
+    int64_t count = problem.rows.out - i;
+    if (count > end - row) count = end - row;
+    if (count > most_rows) count = most_rows;
+    visit(image, i, i + count);
+    row += count;
+  }
+}
+
+// Pixels of one image, in a tensor or packed.
+template <typename S>
+struct Pixels {
+  const S* first;  // the first channel of pixel (first_row, 0)
+  int64_t first_row;
+  int64_t row_step;
+  int64_t col_step;
+  int64_t prefetch_rows;  // up to this one, later rows are prefetched
+};
+
+// dY columns of a tile, and about as many as are summed up in registers.
+constexpr int64_t kTileCols = 56;
+
+template <typename Isa, int N, typename S>
+class RowSums {
+ public:
+  typedef typename AccumulatorOf<S>::type A;
+
+  explicit RowSums(const FilterGradientProblem& problem) : problem_(problem) {
+    const FilterGradientAxis& cols = problem.cols;
+    // Column j and tap s meet in j * stride + s * dilation.
+    const int64_t gcd = gather_plan_internal::Gcd(cols.stride, cols.dilation);
+    const int64_t phases = cols.dilation / gcd;
+    phases_ = 1;
+    stride_ = cols.stride;
+    dilation_ = cols.dilation;
+    pitch_ = 1;
+    shared_stride_ = 0;
+    if (cols.stride == gcd &&
+        (phases == 1 || cols.out >= Isa::kGradientCols * phases)) {
+      // Every phases-th column shares its input with the taps.
+      phases_ = phases;
+      pitch_ = cols.dilation;
+      stride_ = dilation_ = shared_stride_ = 1;
+    } else if (phases == 1 && cols.stride == 2 * gcd) {
+      pitch_ = cols.dilation;
+      stride_ = shared_stride_ = 2;
+      dilation_ = 1;
+    }
+    constexpr int64_t kMaxTaps = Isa::kMaxTaps;
+    const int64_t blocks = (cols.filter + kMaxTaps - 1) / kMaxTaps;
+    most_taps_ = (cols.filter + blocks - 1) / blocks;
+    for (int taps = 1; taps <= kMaxTaps; ++taps) {
+      for (int rows = 1; rows <= 3; ++rows) {
+        functions_[rows - 1][taps - 1] =
+            shared_stride_ == 1
+                ? FindAddRowProducts<Isa, N, 1, S>(rows, taps)
+                : (shared_stride_ == 2
+                       ? FindAddRowProducts<Isa, N, 2, S>(rows, taps)
+                       : FindAddRowProducts<Isa, N, 0, S>(rows, taps));
+      }
+    }
+  }
+
+  // Adds what dY rows [begin, end) give to the taps of rows [first_tap_row,
+  // end_tap_row). The totals are those of one vector after those of another.
+  void Add(const Pixels<S>& input, const Pixels<S>& dy, int64_t begin,
+           int64_t end, int64_t first_tap_row, int64_t end_tap_row,
+           int64_t channels, A* totals) const {
+    const FilterGradientAxis& rows = problem_.rows;
+    const FilterGradientAxis& cols = problem_.cols;
+    const int64_t tile_cols = cols.out < kTileCols ? cols.out : kTileCols;
+    const int64_t rows_per_sum = kTileCols / tile_cols;
+    RowProducts<S> products;
+    products.input_tap_row_step = rows.dilation * input.row_step;
+    products.input_row_step = rows.stride * input.row_step;
+    products.input_col_step = pitch_ * input.col_step;
+    products.dy_row_step = dy.row_step;
+    products.dy_col_step = phases_ * dy.col_step;
+    products.stride = stride_;
+    products.dilation = dilation_;
+    const int64_t vector_step = (end_tap_row - first_tap_row) * cols.filter * N;
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      const int64_t count = (cols.out - phase + phases_ - 1) / phases_;
+      for (int64_t first = 0; first < count; first += kTileCols) {
+        products.cols = count - first < kTileCols ? count - first : kTileCols;
+        const int64_t dy_col = phase + first * phases_;
+        const S* dy_strip = dy.first + dy_col * dy.col_step;
+        const int64_t in_col = dy_col * cols.stride - cols.pad;
+        for (int64_t i = begin; i < end; i += products.rows) {
+          const TapRange taps = TapsInside(rows, i, first_tap_row, end_tap_row);
+          products.rows = 1;
+          while (products.rows < rows_per_sum && i + products.rows < end) {
+            const TapRange next =
+                TapsInside(rows, i + products.rows, first_tap_row, end_tap_row);
+            if (next.begin != taps.begin || next.end != taps.end) break;
+            ++products.rows;
+          }
+          if (taps.begin >= taps.end) continue;
+          const int64_t in_row =
+              i * rows.stride - rows.pad + taps.begin * rows.dilation;
+          products.dy = dy_strip + (i - dy.first_row) * dy.row_step;
+          // The rows behind the last of an image are those of the next.
+          const int64_t next_in_row = (i + products.rows - 1) * rows.stride +
+                                      1 - rows.pad +
+                                      (end_tap_row - 1) * rows.dilation;
+          products.next_dy = products.rows * dy.row_step;
+          products.next_input = (next_in_row - in_row) * input.row_step;
+          products.next_input_row_step = input.row_step;
+          products.next_input_rows = 0;
+          if (next_in_row + products.rows * rows.stride <=
+              input.prefetch_rows) {
+            products.next_input_rows = rows.stride < 4 ? rows.stride : 4;
+          }
+          AddTile(&products,
+                  input.first + (in_row - input.first_row) * input.row_step,
+                  in_col, input.col_step, taps.end - taps.begin, channels,
+                  totals + (taps.begin - first_tap_row) * cols.filter * N,
+                  vector_step);
+        }
+      }
+    }
+  }
+
+ private:
+  // All taps for some columns of dY, the first of which meets the first tap in
+  // input column `in_col`.
+  void AddTile(RowProducts<S>* products, const S* input_row, int64_t in_col,
+               int64_t col_step, int64_t tap_rows, int64_t channels, A* totals,
+               int64_t vector_step) const {
+    const FilterGradientAxis& cols = problem_.cols;
+    const int64_t tap_row_step = cols.filter * N;
+    for (int64_t row = 0; row < tap_rows;) {
+      const int64_t most_rows = BlockRows<Isa>(static_cast<int>(most_taps_));
+      const int64_t blocks = (tap_rows - row + most_rows - 1) / most_rows;
+      const int64_t block_rows = (tap_rows - row + blocks - 1) / blocks;
+      for (int64_t tap = 0; tap < cols.filter; tap += most_taps_) {
+        const int64_t left = cols.filter - tap;
+        const int64_t taps = left < most_taps_ ? left : most_taps_;
+        const int64_t first_col = in_col + tap * cols.dilation;
+        products->input = input_row + row * products->input_tap_row_step +
+                          first_col * col_step;
+        products->window = StepsInside(
+            first_col, pitch_, cols.in,
+            (products->cols - 1) * stride_ + (taps - 1) * dilation_ + 1);
+        if (products->window.begin < products->window.end) {
+          functions_[block_rows - 1][taps - 1](
+              *products, channels, totals + row * tap_row_step + tap * N,
+              tap_row_step, vector_step);
+          products->next_input_rows = 0;
+        }
+      }
+      row += block_rows;
+    }
+  }
+
+  const FilterGradientProblem& problem_;
+  int64_t phases_;    // of dY columns
+  int64_t pitch_;     // input columns from a lattice point to the next
+  int64_t stride_;    // lattice points from a dY column of a phase to the next
+  int64_t dilation_;  // and from a tap
+  int shared_stride_;
+  int64_t most_taps_;
+  AddRowProductsFunction<S> functions_[3][Isa::kMaxTaps];
+};
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_ROWS_H_
