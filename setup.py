@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent
 # What CMake builds for the package: the ops, what tells which TensorFlow they were
 # built for, and what measures the machine for the benchmark.
 PRODUCTS = ("_tf_dwgrad_ops.so", "build_info.json", "_tf_dwgrad_machine.so")
+# What it builds where TensorFlow has all that this needs: the ops under XLA.
+OPTIONAL_PRODUCTS = ("_tf_dwgrad_xla.so",)
 
 # The distributions that provide `import tensorflow`.
 DISTRIBUTIONS = ["tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tf-nightly"]
@@ -107,9 +109,14 @@ class BuildWithCMake(build_ext):
         target.mkdir(parents=True, exist_ok=True)
         for name in PRODUCTS:
             shutil.copy2(build_dir / name, target / name)
+        for name in OPTIONAL_PRODUCTS:
+            if (build_dir / name).exists():
+                shutil.copy2(build_dir / name, target / name)
 
     def get_outputs(self):
-        return [str(Path(self.build_lib) / "tf_dwgrad" / name) for name in PRODUCTS]
+        target = Path(self.build_lib) / "tf_dwgrad"
+        built = [name for name in OPTIONAL_PRODUCTS if (target / name).exists()]
+        return [str(target / name) for name in (*PRODUCTS, *built)]
 
     def get_source_files(self):
         return []

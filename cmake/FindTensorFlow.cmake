@@ -1,6 +1,8 @@
 # Finds the TensorFlow of Python_EXECUTABLE and defines the imported target
 # TensorFlow::framework, which carries its include directories, ABI flags,
-# language standard and library.
+# language standard and library, and TensorFlow::xla, which adds what code that
+# speaks to XLA's compiler needs, or, where that is not there, sets
+# TensorFlow_XLA_FAILURE.
 #
 # Sets TensorFlow_VERSION.
 
@@ -53,4 +55,28 @@ if(TensorFlow_FOUND AND NOT TARGET TensorFlow::framework)
                           INTERFACE "${TensorFlow_LIBRARY_DIR}")
   target_link_libraries(TensorFlow::framework
                         INTERFACE ${tensorflow_link_options})
+endif()
+
+if(TensorFlow_FOUND AND NOT TARGET TensorFlow::xla)
+  set(xla_includes
+      "${TensorFlow_INCLUDE_DIR}/external/highwayhash"
+      "${TensorFlow_INCLUDE_DIR}/external/farmhash_archive/src")
+  unset(TensorFlow_XLA_FAILURE)
+  foreach(
+    file IN
+    ITEMS "${TensorFlow_INCLUDE_DIR}/tensorflow/compiler/tf2xla/xla_op_kernel.h"
+          "${TensorFlow_INCLUDE_DIR}/xla/ffi/api/ffi.h"
+          "${TensorFlow_INCLUDE_DIR}/external/highwayhash/highwayhash"
+          "${TensorFlow_INCLUDE_DIR}/external/farmhash_archive/src/farmhash.h"
+          "${TensorFlow_LIBRARY_DIR}/libtensorflow_cc.so.2")
+    if(NOT EXISTS "${file}")
+      set(TensorFlow_XLA_FAILURE "this TensorFlow has no ${file}")
+    endif()
+  endforeach()
+  if(NOT TensorFlow_XLA_FAILURE)
+    add_library(TensorFlow::xla INTERFACE IMPORTED)
+    target_include_directories(TensorFlow::xla SYSTEM INTERFACE ${xla_includes})
+    target_link_libraries(TensorFlow::xla
+                          INTERFACE TensorFlow::framework -l:libtensorflow_cc.so.2)
+  endif()
 endif()

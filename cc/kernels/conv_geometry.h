@@ -82,6 +82,28 @@ struct ConvGeometry {
   int64_t out_depth() const { return in_depth * depth_multiplier; }
 };
 
+// How many elements the three tensors of a problem have.
+struct ElementCounts {
+  int64_t input;
+  int64_t filter;
+  int64_t output;
+};
+
+inline ElementCounts CountElements(const ConvGeometry& geometry) {
+  const AxisGeometry& rows = geometry.rows;
+  const AxisGeometry& cols = geometry.cols;
+  return {geometry.batch * rows.in * cols.in * geometry.in_depth,
+          rows.filter * cols.filter * geometry.out_depth(),
+          geometry.batch * rows.out * cols.out * geometry.out_depth()};
+}
+
+inline int64_t ResultElements(ConvOp op, const ConvGeometry& geometry) {
+  const ElementCounts elements = CountElements(geometry);
+  return op == ConvOp::kForward         ? elements.output
+         : op == ConvOp::kBackpropInput ? elements.input
+                                        : elements.filter;
+}
+
 // The three shapes of a problem, in the order of data_format (filter is always
 // [filter_rows, filter_cols, in_depth, depth_multiplier]).
 struct ConvShapes {

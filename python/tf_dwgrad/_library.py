@@ -1,4 +1,4 @@
-"""Finds, checks and opens the shared library that holds the ops."""
+"""Finds, checks and opens the shared libraries: the ops, and the ops under XLA."""
 
 import ctypes
 import json
@@ -15,6 +15,7 @@ OVERRIDE = "TF_DWGRAD_OP_LIBRARY"
 _SKIP_CHECK = "TF_DWGRAD_SKIP_VERSION_CHECK"
 
 _ops: Any = None
+_xla_failure: str | None = None
 
 
 def op_library_path() -> str:
@@ -29,6 +30,23 @@ def op_library_path() -> str:
         >>> lib.dwgrad_depthwise_conv2d_backprop_input  # doctest: +SKIP
     """
     return os.environ.get(OVERRIDE) or str(_PACKAGE / "_tf_dwgrad_ops.so")
+
+
+def xla_library_path() -> str:
+    """Returns the path of the library that lets XLA compile the ops on the CPU.
+
+    It lies beside :func:`op_library_path` and needs it. A program that does not import
+    this package opens it with ``tf.load_library`` (in C++ ``Env::LoadDynamicLibrary``
+    or ``TF_LoadLibrary``), after that one and at any time, before or after XLA first
+    compiles.
+    """
+    return str(Path(op_library_path()).with_name("_tf_dwgrad_xla.so"))
+
+
+def xla_failure() -> str | None:
+    """Returns None if the ops compile under ``jit_compile=True``, or else why not."""
+    load_ops()
+    return _xla_failure
 
 
 def build_info() -> dict[str, str]:
@@ -96,7 +114,7 @@ def check_version(built_for: str, running: str) -> None:
 
 def load_ops() -> Any:
     """Returns the module of op functions, opening the library on the first call."""
-    global _ops
+    global _ops, _xla_failure
     if _ops is not None:
         return _ops
     path = op_library_path()
@@ -109,4 +127,23 @@ def load_ops() -> Any:
             f"tf_dwgrad cannot open {path} with TensorFlow {tf.__version__}: {error}; "
             f"rebuild it with '{rebuild_command()}' in the source tree"
         ) from error
+    _xla_failure = _load_xla()
     return _ops
+
+
+def _load_xla() -> str | None:
+    """Opens the XLA library and returns why that failed, if it did.
+
+    All else works without it, so a failure is told only to those who ask.
+    """
+    path = xla_library_path()
+    if not os.path.exists(path):
+        built_without = ""
+        if not os.environ.get(OVERRIDE):
+            built_without = build_info().get("xla_failure", "")
+        return built_without or f"there is no {path}"
+    try:
+        tf.load_library(path)
+    except (tf.errors.OpError, OSError) as error:
+        return f"{path} cannot be opened: {error}"
+    return None

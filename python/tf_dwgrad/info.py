@@ -6,7 +6,7 @@ import platform
 import tensorflow as tf
 
 import tf_dwgrad
-from tf_dwgrad._library import OVERRIDE, cpu_isa, cpu_isa_reason
+from tf_dwgrad._library import OVERRIDE, cpu_isa, cpu_isa_reason, xla_failure
 
 
 def cpu_model() -> str:
@@ -34,6 +34,7 @@ def describe() -> dict[str, str]:
     """Returns the facts that a bug report needs, by name."""
     # A library that stands in for the installed one says nothing of its build.
     build = {} if OVERRIDE in os.environ else tf_dwgrad.build_info()
+    failure = xla_failure()
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     return {
         "tf_dwgrad": tf_dwgrad.__version__,
@@ -45,6 +46,7 @@ def describe() -> dict[str, str]:
         "built on": build.get("build_date", "unknown"),
         "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
         "CPU kernels": f"{cpu_isa()}: {cpu_isa_reason()}",
+        "jit_compile on the CPU": f"no: {failure}" if failure else "yes",
         "devices TensorFlow sees": ", ".join(devices),
         "ops": "DwgradDepthwiseConv2d, DwgradDepthwiseConv2dBackpropInput, "
         "DwgradDepthwiseConv2dBackpropFilter",

@@ -1,0 +1,144 @@
+// The ops under jit_compile=True: the geometry unit judges the shapes while XLA
+// compiles, and the compiled program calls the CPU kernels.
+
+#include "cc/kernels/xla/depthwise_conv_xla_op.h"
+
+#include <vector>
+
+#include "cc/kernels/read_attributes.h"
+#include "cc/kernels/xla/custom_call.h"
+#include "tensorflow/compiler/tf2xla/xla_op_registry.h"
+#include "xla/shape_util.h"
+
+namespace tf_dwgrad {
+
+using ::tensorflow::OpKernelConstruction;
+using ::tensorflow::TensorShape;
+using ::tensorflow::XlaOpKernelContext;
+
+DepthwiseConvXlaOp::DepthwiseConvXlaOp(ConvOp op, OpKernelConstruction* ctx)
+    : XlaOpKernel(ctx), op_(op) {
+  OP_REQUIRES_OK(ctx, ReadAttributes(ctx, &attributes_));
+}
+
+void DepthwiseConvXlaOp::Compile(XlaOpKernelContext* ctx) {
+  ConvShapes shapes;
+  OP_REQUIRES_OK(ctx, ReadOperandShapes(ctx, &shapes));
+  ConvGeometry geometry;
+  OP_REQUIRES_OK(ctx,
+                 ToStatus(MakeGeometry(op_, attributes_, &shapes, &geometry)));
+
+  // The operands that hold numbers rather than sizes.
+  const int first = op_ == ConvOp::kBackpropInput ? 1 : 0;
+  const int second = op_ == ConvOp::kForward ? 1 : 2;
+  std::vector<xla::Shape> operand_shapes;
+  for (const int index : {first, second}) {
+    const absl::StatusOr<xla::Shape> shape = ctx->InputXlaShape(index);
+    OP_REQUIRES_OK(ctx, shape.status());
+    // The kernels want the last dimension to be contiguous, and so on.
+    operand_shapes.push_back(xla::ShapeUtil::MakeShapeWithDescendingLayout(
+        shape->element_type(), shape->dimensions()));
+  }
+  const absl::StatusOr<xla::Shape> result_shape =
+      xla::ShapeUtil::MakeValidatedShape(operand_shapes[0].element_type(),
+                                         ResultShape(op_, shapes));
+  OP_REQUIRES(ctx, result_shape.ok(),
+              absl::ResourceExhaustedError("the result would be of shape " +
+                                           ToString(ResultShape(op_, shapes)) +
+                                           ", which is too large to allocate"));
+  ctx->SetOutput(
+      0, xla::CustomCallWithLayout(
+             ctx->builder(), kCustomCallTarget,
+             {ctx->Input(first), ctx->Input(second)}, *result_shape,
+             operand_shapes, CustomCallAttributes(op_, geometry),
+             /*has_side_effect=*/false, /*output_operand_aliasing=*/{},
+             /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
+             xla::CustomCallApiVersion::API_VERSION_TYPED_FFI));
+}
+
+absl::Status DepthwiseConvXlaOp::ReadShape(XlaOpKernelContext* ctx, int index,
+                                           const char* argument,
+                                           Shape4* shape) const {
+  TF_ASSIGN_OR_RETURN(const xla::Shape given, ctx->InputXlaShape(index));
+  const int64_t rank = given.dimensions().size();
+  if (rank != 4) return ToStatus(RankError(argument, rank, 4));
+  if (!given.is_static()) {
+    return absl::UnimplementedError(
+        std::string(argument) +
+        " must have a shape that is known when XLA compiles, but got " +
+        given.ToString());
+  }
+  for (int i = 0; i < 4; ++i) (*shape)[i] = given.dimensions(i);
+  return absl::OkStatus();
+}
+
+absl::Status DepthwiseConvXlaOp::ReadSizes(XlaOpKernelContext* ctx, int index,
+                                           const char* argument,
+                                           Shape4* shape) const {
+  TF_ASSIGN_OR_RETURN(const xla::Shape given, ctx->InputXlaShape(index));
+  const int64_t rank = given.dimensions().size();
+  if (rank != 1) return ToStatus(RankError(argument, rank, 1));
+  std::vector<int64_t> sizes;
+  TF_RETURN_IF_ERROR(ctx->ConstantInputAsIntVector(index, &sizes));
+  return ToStatus(ShapeFromSizes(op_, sizes, /*allow_unknown=*/false, shape));
+}
+
+absl::Status DepthwiseConvXlaOp::ReadOperandShapes(XlaOpKernelContext* ctx,
+                                                   ConvShapes* shapes) const {
+  const ArgumentNames names = NamesFor(op_);
+  TF_RETURN_IF_ERROR(op_ == ConvOp::kBackpropInput
+                         ? ReadSizes(ctx, 0, names.input, &shapes->input)
+                         : ReadShape(ctx, 0, names.input, &shapes->input));
+  TF_RETURN_IF_ERROR(op_ == ConvOp::kBackpropFilter
+                         ? ReadSizes(ctx, 1, names.filter, &shapes->filter)
+                         : ReadShape(ctx, 1, names.filter, &shapes->filter));
+  if (op_ == ConvOp::kForward) return absl::OkStatus();
+  return ReadShape(ctx, 2, names.output, &shapes->output);
+}
+
+namespace {
+
+template <ConvOp op>
+class PluginOp : public DepthwiseConvXlaOp {
+ public:
+  explicit PluginOp(OpKernelConstruction* ctx) : DepthwiseConvXlaOp(op, ctx) {}
+};
+
+constexpr tensorflow::DataType kTypes[] = {
+    tensorflow::DT_HALF, tensorflow::DT_BFLOAT16, tensorflow::DT_FLOAT,
+    tensorflow::DT_DOUBLE};
+
+// XLA makes kernels of its registrations once, when it first compiles: a
+// library that is loaded later has to register the kernel itself. XLA's
+// registration is what tells it, early or late, which inputs must be constants.
+// The priority settles which kernel is meant if both are there.
+#define REGISTER_KERNEL(name, op)                                     \
+  REGISTER_KERNEL_BUILDER(Name(name)                                  \
+                              .Device(tensorflow::DEVICE_CPU_XLA_JIT) \
+                              .TypeConstraint("T", kTypes)            \
+                              .Priority(1),                           \
+                          PluginOp<op>)
+
+REGISTER_XLA_OP(Name("DwgradDepthwiseConv2d")
+                    .Device(tensorflow::DEVICE_CPU_XLA_JIT)
+                    .TypeConstraint("T", kTypes),
+                PluginOp<ConvOp::kForward>);
+REGISTER_KERNEL("DwgradDepthwiseConv2d", ConvOp::kForward);
+
+REGISTER_XLA_OP(Name("DwgradDepthwiseConv2dBackpropInput")
+                    .Device(tensorflow::DEVICE_CPU_XLA_JIT)
+                    .TypeConstraint("T", kTypes)
+                    .CompileTimeConstantInput("input_sizes"),
+                PluginOp<ConvOp::kBackpropInput>);
+REGISTER_KERNEL("DwgradDepthwiseConv2dBackpropInput", ConvOp::kBackpropInput);
+
+REGISTER_XLA_OP(Name("DwgradDepthwiseConv2dBackpropFilter")
+                    .Device(tensorflow::DEVICE_CPU_XLA_JIT)
+                    .TypeConstraint("T", kTypes)
+                    .CompileTimeConstantInput("filter_sizes"),
+                PluginOp<ConvOp::kBackpropFilter>);
+REGISTER_KERNEL("DwgradDepthwiseConv2dBackpropFilter", ConvOp::kBackpropFilter);
+#undef REGISTER_KERNEL
+
+}  // namespace
+}  // namespace tf_dwgrad
