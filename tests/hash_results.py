@@ -1,7 +1,8 @@
 """Prints a hash of the results' bytes for many cases, as JSON.
 
-Usage: python hash_results.py <threads> <repetitions>. The number of threads is fixed
-before TensorFlow starts its pool, so test_threads.py runs one process per number.
+Usage: python hash_results.py <threads> <repetitions> [jit]. The number of threads is
+fixed before TensorFlow starts its pool, so the tests run one process per number. With
+jit, XLA compiles the ops.
 """
 
 import dataclasses
@@ -34,12 +35,13 @@ def cases():
 
 def main():
     threads, repetitions = int(sys.argv[1]), int(sys.argv[2])
+    jit = sys.argv[3:] == ["jit"]
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     hashes = {}
     for seed, case in enumerate(cases()):
         operands = normal_operands(case, np.random.default_rng(seed))
         for _ in range(repetitions):
-            results = run_ops(case, *operands)
+            results = run_ops(case, *operands, jit=jit)
             for name in OPS:
                 digest = hashlib.sha256(results[name].tobytes()).hexdigest()
                 hashes.setdefault(f"{name} of {case}", []).append(digest)

@@ -79,16 +79,29 @@ def tensors(case, x, w, dy):
     )
 
 
-def run_ops(case, x, w, dy):
-    """The package's three results, by the names in OPS."""
-    x, w, dy = tensors(case, x, w, dy)
-    y = tf_dwgrad.depthwise_conv2d(x, w, **case.forward_attrs)
-    dx = tf_dwgrad.depthwise_conv2d_backprop_input(
-        shape_in_layout(case), w, dy, **case.attrs
-    )
-    dw = tf_dwgrad.depthwise_conv2d_backprop_filter(
-        x, list(case.filter_shape), dy, **case.attrs
-    )
+def ops_of(case):
+    """The package's three ops as one function of (x, w, dy) in the case's layout."""
+
+    def three_ops(x, w, dy):
+        return (
+            tf_dwgrad.depthwise_conv2d(x, w, **case.forward_attrs),
+            tf_dwgrad.depthwise_conv2d_backprop_input(
+                shape_in_layout(case), w, dy, **case.attrs
+            ),
+            tf_dwgrad.depthwise_conv2d_backprop_filter(
+                x, list(case.filter_shape), dy, **case.attrs
+            ),
+        )
+
+    return three_ops
+
+
+def run_ops(case, x, w, dy, jit=False):
+    """The package's three results, by the names in OPS; from XLA if `jit`."""
+    three_ops = ops_of(case)
+    if jit:
+        three_ops = tf.function(three_ops, jit_compile=True)
+    y, dx, dw = three_ops(*tensors(case, x, w, dy))
     return {
         "forward": case.from_layout(y.numpy()),
         "input_gradient": case.from_layout(dx.numpy()),

@@ -1,6 +1,7 @@
 #include "cc/kernels/conv_geometry.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <limits>
 
 namespace tf_dwgrad {
@@ -249,6 +250,16 @@ AxisGeometry MakeAxis(Padding padding, const AxisAttributes& axis, int64_t in,
   return geometry;
 }
 
+// Zero wins over an overflow of the others.
+int64_t Product(std::initializer_list<int64_t> sizes) {
+  int64_t product = 1;
+  for (const int64_t size : sizes) {
+    if (size == 0) return 0;
+  }
+  for (const int64_t size : sizes) product *= size;
+  return product;
+}
+
 }  // namespace
 
 ArgumentNames NamesFor(ConvOp op) {
@@ -261,6 +272,21 @@ ArgumentNames NamesFor(ConvOp op) {
       return {"input", "filter_sizes", "out_backprop"};
   }
   return {"", "", ""};
+}
+
+ElementCounts CountElements(const ConvGeometry& g) {
+  return {
+      Product({g.batch, g.rows.in, g.cols.in, g.in_depth}),
+      Product({g.rows.filter, g.cols.filter, g.in_depth, g.depth_multiplier}),
+      Product(
+          {g.batch, g.rows.out, g.cols.out, g.in_depth, g.depth_multiplier})};
+}
+
+int64_t ResultElements(ConvOp op, const ConvGeometry& geometry) {
+  const ElementCounts elements = CountElements(geometry);
+  return op == ConvOp::kForward         ? elements.output
+         : op == ConvOp::kBackpropInput ? elements.input
+                                        : elements.filter;
 }
 
 std::string ToString(const Shape4& shape) {

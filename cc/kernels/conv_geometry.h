@@ -89,20 +89,10 @@ struct ElementCounts {
   int64_t output;
 };
 
-inline ElementCounts CountElements(const ConvGeometry& geometry) {
-  const AxisGeometry& rows = geometry.rows;
-  const AxisGeometry& cols = geometry.cols;
-  return {geometry.batch * rows.in * cols.in * geometry.in_depth,
-          rows.filter * cols.filter * geometry.out_depth(),
-          geometry.batch * rows.out * cols.out * geometry.out_depth()};
-}
+ElementCounts CountElements(const ConvGeometry& geometry);
 
-inline int64_t ResultElements(ConvOp op, const ConvGeometry& geometry) {
-  const ElementCounts elements = CountElements(geometry);
-  return op == ConvOp::kForward         ? elements.output
-         : op == ConvOp::kBackpropInput ? elements.input
-                                        : elements.filter;
-}
+// The same of the tensor that `op` computes.
+int64_t ResultElements(ConvOp op, const ConvGeometry& geometry);
 
 // The three shapes of a problem, in the order of data_format (filter is always
 // [filter_rows, filter_cols, in_depth, depth_multiplier]).

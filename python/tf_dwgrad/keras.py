@@ -8,6 +8,7 @@ opens a model that uses them.
 import keras
 import tensorflow as tf
 
+from tf_dwgrad._library import xla_failure
 from tf_dwgrad.ops import depthwise_conv2d
 
 
@@ -70,8 +71,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def __init__(self, *args, **kwargs):
         _require_tensorflow_backend(self)
         super().__init__(*args, **kwargs)
-        # The ops have no XLA kernel: keep Keras from compiling them with it.
-        self.supports_jit = False
+        # Without XLA kernels, Keras must be kept from compiling the ops.
+        self.supports_jit = xla_failure() is None
 
     def call(self, inputs):
         """Convolves ``inputs``, adds the bias and applies the activation."""
@@ -105,7 +106,7 @@ class SeparableConv2D(keras.layers.SeparableConv2D):
     def __init__(self, *args, **kwargs):
         _require_tensorflow_backend(self)
         super().__init__(*args, **kwargs)
-        self.supports_jit = False
+        self.supports_jit = xla_failure() is None
 
     def call(self, inputs):
         """Convolves ``inputs`` twice, adds the bias and applies the activation."""
