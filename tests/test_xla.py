@@ -15,8 +15,20 @@ import pytest
 import tensorflow as tf
 import tf_dwgrad
 from isolation import TESTS, IsolatedProcess, limit_memory, run_python
-from numerics import OPS, normal_operands, ops_of, run_ops, tensors
+from numerics import (
+    OPS,
+    assert_same,
+    assert_within,
+    integer_operands,
+    normal_operands,
+    ops_of,
+    reference_ops,
+    rounding_bounds,
+    run_ops,
+    tensors,
+)
 from reference import DTYPES, Case, random_case
+from tensorflow.python.framework import kernels
 from tf_dwgrad._library import xla_failure, xla_library_path
 
 TARGET = "tf_dwgrad_depthwise_conv2d"
@@ -88,6 +100,71 @@ def test_subnormal_results():
     operands = (x * np.float32(2.0**-127), w, dy)
     got, want = run_ops(case, *operands, jit=True), run_ops(case, *operands)
     assert got["forward"].tobytes() == want["forward"].tobytes()
+
+
+# --- What a GPU gets: convolutions of XLA's own ------------------------------------
+
+
+@pytest.fixture
+def convolutions(monkeypatch):
+    monkeypatch.setenv("TF_DWGRAD_XLA_LOWERING", "convolution")
+
+
+def check_convolution(case, seed=0):
+    operands = integer_operands(case, np.random.default_rng(seed))
+    got, want = run_ops(case, *operands, jit=True), run_ops(case, *operands)
+    for name in OPS:
+        assert_same(got[name], want[name], f"{name} of {case}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("case", SAMPLES, ids=str)
+def test_convolution_is_exact_on_integers(convolutions, case, data_format, dtype):
+    check_convolution(dataclasses.replace(case, data_format=data_format, dtype=dtype))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_convolution_of_random_case(convolutions, seed):
+    check_convolution(random_case(np.random.default_rng(seed)), seed)
+
+
+def test_convolution_within_rounding(convolutions):
+    for dtype in DTYPES:
+        case = dataclasses.replace(SAMPLES[2], dtype=dtype)
+        operands = normal_operands(case, np.random.default_rng(0))
+        precision = np.longdouble if dtype == "float64" else np.float64
+        want = reference_ops(case, *operands, precision)
+        bounds = rounding_bounds(case, *operands, want)
+        for name, got in run_ops(case, *operands, jit=True).items():
+            assert_within(got.astype(precision), want[name], bounds[name], name)
+
+
+def test_convolution_of_nothing(convolutions):
+    for changes in ({"batch": 0}, {"multiplier": 0}, {"kernel": (0, 3)}):
+        case = dataclasses.replace(SAMPLES[0], **changes)
+        shapes = (case.input_shape, case.filter_shape, case.output_shape)
+        operands = [np.ones(shape, np.float32) for shape in shapes]
+        for name, got in run_ops(case, *operands, jit=True).items():
+            assert not np.any(got), f"{name} of {case}"
+
+
+def test_convolutions_are_what_is_compiled(convolutions):
+    case = SAMPLES[2]
+    operands = tensors(case, *normal_operands(case, np.random.default_rng(0)))
+    text = hlo(tf.function(ops_of(case), jit_compile=True), *operands)
+    assert TARGET not in text
+    assert text.count(" convolution(") == 3
+
+
+def test_gpus_get_convolutions():
+    """No GPU is needed to see that XLA would find the ops there."""
+    for name in ("", "BackpropInput", "BackpropFilter"):
+        registered = kernels.get_registered_kernels_for_op(
+            f"DwgradDepthwiseConv2d{name}"
+        )
+        devices = {kernel.device_type for kernel in registered.kernel}
+        assert {"CPU", "XLA_CPU_JIT", "XLA_GPU_JIT"} <= devices
 
 
 # --- Sizes and control flow -------------------------------------------------------

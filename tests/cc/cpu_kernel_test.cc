@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cc/kernels/cpu/choose_kernels.h"
+#include "cc/kernels/cpu/run_cpu_kernel.h"
 #include "tests/cc/check.h"
 
 namespace tf_dwgrad {
@@ -291,6 +292,25 @@ void TestEmpty() {
   }
 }
 
+void TestRunWritesZerosWithoutWork() {
+  ConvGeometry geometry;
+  geometry.batch = 1;
+  geometry.in_depth = 2;
+  geometry.rows = {4, 4, 3, 1, 1, 1};
+  geometry.cols = geometry.rows;
+  const ParallelFor never = [](int64_t, double, const Work&) {
+    CHECK_THAT(false, "there is nothing to run");
+  };
+  std::vector<float> result(33, 1.0f);
+  RunCpuKernel(ConvOp::kBackpropInput, ElementType::kFloat32, geometry, nullptr,
+               nullptr, result.data(), never);
+  CHECK_THAT(std::count(result.begin(), result.end(), 0.0f) == 32 &&
+                 result.back() == 1.0f,
+             "the result is of zeros, and nothing else");
+  RunCpuKernel(ConvOp::kForward, ElementType::kFloat32, geometry, nullptr,
+               nullptr, nullptr, never);
+}
+
 }  // namespace
 }  // namespace tf_dwgrad
 
@@ -309,5 +329,6 @@ int main(int argc, char** argv) {
     }
   }
   tf_dwgrad::TestEmpty();
+  tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();
 }

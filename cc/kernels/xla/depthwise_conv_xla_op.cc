@@ -1,11 +1,15 @@
 // The ops under jit_compile=True: the geometry unit judges the shapes while XLA
-// compiles, and the compiled program calls the CPU kernels.
+// compiles; the compiled program calls the CPU kernels or, on a GPU, convolves.
 
 #include "cc/kernels/xla/depthwise_conv_xla_op.h"
 
+#include <cstdlib>
+#include <cstring>
+#include <string>
 #include <vector>
 
 #include "cc/kernels/read_attributes.h"
+#include "cc/kernels/xla/convolution.h"
 #include "cc/kernels/xla/custom_call.h"
 #include "tensorflow/compiler/tf2xla/xla_op_registry.h"
 #include "xla/shape_util.h"
@@ -16,8 +20,21 @@ using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::TensorShape;
 using ::tensorflow::XlaOpKernelContext;
 
-DepthwiseConvXlaOp::DepthwiseConvXlaOp(ConvOp op, OpKernelConstruction* ctx)
-    : XlaOpKernel(ctx), op_(op) {
+namespace {
+
+// TF_DWGRAD_XLA_LOWERING=convolution shows on the CPU what a GPU gets.
+bool ConvolutionIsForced() {
+  const char* setting = std::getenv("TF_DWGRAD_XLA_LOWERING");
+  return setting != nullptr && std::strcmp(setting, "convolution") == 0;
+}
+
+}  // namespace
+
+DepthwiseConvXlaOp::DepthwiseConvXlaOp(ConvOp op, XlaLowering lowering,
+                                       OpKernelConstruction* ctx)
+    : XlaOpKernel(ctx),
+      op_(op),
+      lowering_(ConvolutionIsForced() ? XlaLowering::kConvolution : lowering) {
   OP_REQUIRES_OK(ctx, ReadAttributes(ctx, &attributes_));
 }
 
@@ -29,11 +46,11 @@ void DepthwiseConvXlaOp::Compile(XlaOpKernelContext* ctx) {
                  ToStatus(MakeGeometry(op_, attributes_, &shapes, &geometry)));
 
   // The operands that hold numbers rather than sizes.
-  const int first = op_ == ConvOp::kBackpropInput ? 1 : 0;
-  const int second = op_ == ConvOp::kForward ? 1 : 2;
+  const xla::XlaOp first = ctx->Input(op_ == ConvOp::kBackpropInput ? 1 : 0);
+  const xla::XlaOp second = ctx->Input(op_ == ConvOp::kForward ? 1 : 2);
   std::vector<xla::Shape> operand_shapes;
-  for (const int index : {first, second}) {
-    const absl::StatusOr<xla::Shape> shape = ctx->InputXlaShape(index);
+  for (const xla::XlaOp operand : {first, second}) {
+    const absl::StatusOr<xla::Shape> shape = ctx->builder()->GetShape(operand);
     OP_REQUIRES_OK(ctx, shape.status());
     // The kernels want the last dimension to be contiguous, and so on.
     operand_shapes.push_back(xla::ShapeUtil::MakeShapeWithDescendingLayout(
@@ -46,10 +63,14 @@ void DepthwiseConvXlaOp::Compile(XlaOpKernelContext* ctx) {
               absl::ResourceExhaustedError("the result would be of shape " +
                                            ToString(ResultShape(op_, shapes)) +
                                            ", which is too large to allocate"));
+  if (lowering_ == XlaLowering::kConvolution) {
+    ctx->SetOutput(
+        0, LowerToConvolution(op_, geometry, first, second, *result_shape));
+    return;
+  }
   ctx->SetOutput(
       0, xla::CustomCallWithLayout(
-             ctx->builder(), kCustomCallTarget,
-             {ctx->Input(first), ctx->Input(second)}, *result_shape,
+             ctx->builder(), kCustomCallTarget, {first, second}, *result_shape,
              operand_shapes, CustomCallAttributes(op_, geometry),
              /*has_side_effect=*/false, /*output_operand_aliasing=*/{},
              /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
@@ -99,9 +120,17 @@ absl::Status DepthwiseConvXlaOp::ReadOperandShapes(XlaOpKernelContext* ctx,
 namespace {
 
 template <ConvOp op>
-class PluginOp : public DepthwiseConvXlaOp {
+class CallingOp : public DepthwiseConvXlaOp {
  public:
-  explicit PluginOp(OpKernelConstruction* ctx) : DepthwiseConvXlaOp(op, ctx) {}
+  explicit CallingOp(OpKernelConstruction* ctx)
+      : DepthwiseConvXlaOp(op, XlaLowering::kCallCpuKernels, ctx) {}
+};
+
+template <ConvOp op>
+class ConvolvingOp : public DepthwiseConvXlaOp {
+ public:
+  explicit ConvolvingOp(OpKernelConstruction* ctx)
+      : DepthwiseConvXlaOp(op, XlaLowering::kConvolution, ctx) {}
 };
 
 constexpr tensorflow::DataType kTypes[] = {
@@ -112,33 +141,27 @@ constexpr tensorflow::DataType kTypes[] = {
 // library that is loaded later has to register the kernel itself. XLA's
 // registration is what tells it, early or late, which inputs must be constants.
 // The priority settles which kernel is meant if both are there.
-#define REGISTER_KERNEL(name, op)                                     \
-  REGISTER_KERNEL_BUILDER(Name(name)                                  \
-                              .Device(tensorflow::DEVICE_CPU_XLA_JIT) \
-                              .TypeConstraint("T", kTypes)            \
-                              .Priority(1),                           \
-                          PluginOp<op>)
+#define REGISTER(name, constant_inputs, device, Class)                       \
+  REGISTER_XLA_OP(                                                           \
+      Name(name).Device(device).TypeConstraint("T", kTypes) constant_inputs, \
+      Class);                                                                \
+  REGISTER_KERNEL_BUILDER(                                                   \
+      Name(name).Device(device).TypeConstraint("T", kTypes).Priority(1),     \
+      Class)
 
-REGISTER_XLA_OP(Name("DwgradDepthwiseConv2d")
-                    .Device(tensorflow::DEVICE_CPU_XLA_JIT)
-                    .TypeConstraint("T", kTypes),
-                PluginOp<ConvOp::kForward>);
-REGISTER_KERNEL("DwgradDepthwiseConv2d", ConvOp::kForward);
+#define REGISTER_OPS(device, Class)                                     \
+  REGISTER("DwgradDepthwiseConv2d", , device, Class<ConvOp::kForward>); \
+  REGISTER("DwgradDepthwiseConv2dBackpropInput",                        \
+           .CompileTimeConstantInput("input_sizes"), device,            \
+           Class<ConvOp::kBackpropInput>);                              \
+  REGISTER("DwgradDepthwiseConv2dBackpropFilter",                       \
+           .CompileTimeConstantInput("filter_sizes"), device,           \
+           Class<ConvOp::kBackpropFilter>)
 
-REGISTER_XLA_OP(Name("DwgradDepthwiseConv2dBackpropInput")
-                    .Device(tensorflow::DEVICE_CPU_XLA_JIT)
-                    .TypeConstraint("T", kTypes)
-                    .CompileTimeConstantInput("input_sizes"),
-                PluginOp<ConvOp::kBackpropInput>);
-REGISTER_KERNEL("DwgradDepthwiseConv2dBackpropInput", ConvOp::kBackpropInput);
-
-REGISTER_XLA_OP(Name("DwgradDepthwiseConv2dBackpropFilter")
-                    .Device(tensorflow::DEVICE_CPU_XLA_JIT)
-                    .TypeConstraint("T", kTypes)
-                    .CompileTimeConstantInput("filter_sizes"),
-                PluginOp<ConvOp::kBackpropFilter>);
-REGISTER_KERNEL("DwgradDepthwiseConv2dBackpropFilter", ConvOp::kBackpropFilter);
-#undef REGISTER_KERNEL
+REGISTER_OPS(tensorflow::DEVICE_CPU_XLA_JIT, CallingOp);
+REGISTER_OPS(tensorflow::DEVICE_GPU_XLA_JIT, ConvolvingOp);
+#undef REGISTER_OPS
+#undef REGISTER
 
 }  // namespace
 }  // namespace tf_dwgrad

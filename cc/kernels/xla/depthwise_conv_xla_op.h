@@ -9,12 +9,18 @@
 
 namespace tf_dwgrad {
 
-// Compiles one of the ops to a call of the CPU kernels. The op may have any
-// name, so long as its inputs and attributes are those of ours; those of
-// TensorFlow's depthwise ops are.
+// What an op is compiled to.
+enum class XlaLowering {
+  kCallCpuKernels,
+  kConvolution,  // of XLA's own, for any device
+};
+
+// Compiles one of the ops. The op may have any name, so long as its inputs and
+// attributes are those of ours; those of TensorFlow's depthwise ops are.
 class DepthwiseConvXlaOp : public ::tensorflow::XlaOpKernel {
  public:
-  DepthwiseConvXlaOp(ConvOp op, ::tensorflow::OpKernelConstruction* ctx);
+  DepthwiseConvXlaOp(ConvOp op, XlaLowering lowering,
+                     ::tensorflow::OpKernelConstruction* ctx);
 
   void Compile(::tensorflow::XlaOpKernelContext* ctx) override;
 
@@ -27,6 +33,7 @@ class DepthwiseConvXlaOp : public ::tensorflow::XlaOpKernel {
                                  ConvShapes* shapes) const;
 
   const ConvOp op_;
+  const XlaLowering lowering_;
   ConvAttributes attributes_;
 };
 
