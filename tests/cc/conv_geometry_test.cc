@@ -192,6 +192,24 @@ void TestSizesArguments() {
   CHECK_THAT(error.empty() && shape[1] == kUnknown, error);
 }
 
+void TestElementCounts() {
+  ConvGeometry geometry;
+  geometry.batch = 2;
+  geometry.in_depth = 3;
+  geometry.depth_multiplier = 5;
+  geometry.rows = {7, 4, 3, 2, 1, 1};
+  geometry.cols = {11, 6, 1, 2, 1, 0};
+  CHECK_THAT(ResultElements(ConvOp::kForward, geometry) == 2 * 4 * 6 * 15, "");
+  CHECK_THAT(ResultElements(ConvOp::kBackpropInput, geometry) == 2 * 77 * 3,
+             "");
+  CHECK_THAT(ResultElements(ConvOp::kBackpropFilter, geometry) == 3 * 15, "");
+  // NCHW shapes like this are legal, and larger than 2^63 before the zero.
+  const int64_t huge = std::numeric_limits<int32_t>::max();
+  geometry.batch = geometry.rows.in = geometry.cols.in = huge;
+  geometry.in_depth = 0;
+  CHECK_THAT(ResultElements(ConvOp::kBackpropInput, geometry) == 0, "");
+}
+
 }  // namespace
 }  // namespace tf_dwgrad
 
@@ -202,5 +220,6 @@ int main() {
   tf_dwgrad::TestPartialShapes();
   tf_dwgrad::TestMismatches();
   tf_dwgrad::TestSizesArguments();
+  tf_dwgrad::TestElementCounts();
   return tf_dwgrad::Finish();
 }
