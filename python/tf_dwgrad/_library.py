@@ -15,6 +15,7 @@ OVERRIDE = "TF_DWGRAD_OP_LIBRARY"
 _SKIP_CHECK = "TF_DWGRAD_SKIP_VERSION_CHECK"
 
 _ops: Any = None
+_library: ctypes.CDLL | None = None
 _xla_failure: str | None = None
 
 
@@ -71,24 +72,35 @@ def cpu_isa() -> str:
     It is the best that the CPU has; the environment variable ``TF_DWGRAD_MAX_ISA``
     caps it.
     """
-    return _told_by("tf_dwgrad_cpu_isa")
+    return library().tf_dwgrad_cpu_isa().decode()
 
 
 def cpu_isa_reason() -> str:
     """Returns the sentence that says why :func:`cpu_isa` was chosen."""
-    return _told_by("tf_dwgrad_cpu_isa_reason")
+    return library().tf_dwgrad_cpu_isa_reason().decode()
 
 
 def usable_cpu_isas() -> list[str]:
     """Returns all instruction sets that this CPU could be made to use, best first."""
-    return _told_by("tf_dwgrad_usable_cpu_isas").split(",")
+    return library().tf_dwgrad_usable_cpu_isas().decode().split(",")
 
 
-def _told_by(name: str) -> str:
-    load_ops()
-    function = getattr(ctypes.CDLL(op_library_path()), name)
-    function.restype = ctypes.c_char_p
-    return function().decode()
+def library() -> ctypes.CDLL:
+    """Returns the library as a set of C functions, with the types they return."""
+    global _library
+    if _library is None:
+        load_ops()
+        opened = ctypes.CDLL(op_library_path())
+        for name in (
+            "tf_dwgrad_cpu_isa",
+            "tf_dwgrad_cpu_isa_reason",
+            "tf_dwgrad_usable_cpu_isas",
+            "tf_dwgrad_register_builtin_names",
+        ):
+            getattr(opened, name).restype = ctypes.c_char_p
+        opened.tf_dwgrad_calls.restype = ctypes.c_int64
+        _library = opened
+    return _library
 
 
 def rebuild_command() -> str:
