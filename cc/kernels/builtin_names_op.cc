@@ -1,7 +1,7 @@
 // Our kernels behind the names of TensorFlow's depthwise ops.
 //
-// Nothing happens until tf_dwgrad_register_builtin_names() is called. From then
-// on TensorFlow makes one of our kernels wherever it would have made its own on
+// Nothing happens until the function of builtin_names.h is called. From then on
+// TensorFlow makes one of our kernels wherever it would have made its own on
 // the CPU, because ours have a higher priority. Each asks a flag at every call
 // whether it is to compute, or to hand the call to the built-in kernel that it
 // stands in front of. Graphs know nothing of this.
@@ -10,7 +10,6 @@
 // ("_MklNative...", found by a label) and fuses a bias and an activation into
 // the forward op.
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <memory>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "cc/kernels/builtin_kernel.h"
+#include "cc/kernels/builtin_names.h"
 #include "cc/kernels/call_counters.h"
 #include "cc/kernels/depthwise_conv_op.h"
 #include "tensorflow/core/framework/kernel_def_builder.h"
@@ -262,21 +262,14 @@ absl::Status StandInForAll() {
 }  // namespace
 }  // namespace tf_dwgrad
 
-#define TF_DWGRAD_EXPORT extern "C" __attribute__((visibility("default")))
-
-// Puts our kernels in front of the built-in ones, on the first call, for good.
-// They hand every call on until tf_dwgrad_serve_builtin_names(1). Returns what
-// went wrong, or an empty string.
-TF_DWGRAD_EXPORT const char* tf_dwgrad_register_builtin_names() {
+const char* tf_dwgrad_register_builtin_names() {
   static const std::string* const error =
       new std::string(tf_dwgrad::StandInForAll().message());
   return error->c_str();
 }
 
-TF_DWGRAD_EXPORT void tf_dwgrad_serve_builtin_names(int serve) {
+void tf_dwgrad_serve_builtin_names(int serve) {
   tf_dwgrad::serving.store(serve != 0);
 }
 
-TF_DWGRAD_EXPORT int tf_dwgrad_serves_builtin_names() {
-  return tf_dwgrad::serving.load();
-}
+int tf_dwgrad_serves_builtin_names() { return tf_dwgrad::serving.load(); }

@@ -1,6 +1,7 @@
 """Finds, checks and opens the shared libraries: the ops, and the ops under XLA."""
 
 import ctypes
+import functools
 import json
 import os
 import sys
@@ -15,7 +16,6 @@ OVERRIDE = "TF_DWGRAD_OP_LIBRARY"
 _SKIP_CHECK = "TF_DWGRAD_SKIP_VERSION_CHECK"
 
 _ops: Any = None
-_library: ctypes.CDLL | None = None
 _xla_failure: str | None = None
 
 
@@ -85,22 +85,28 @@ def usable_cpu_isas() -> list[str]:
     return library().tf_dwgrad_usable_cpu_isas().decode().split(",")
 
 
+@functools.cache
 def library() -> ctypes.CDLL:
-    """Returns the library as a set of C functions, with the types they return."""
-    global _library
-    if _library is None:
-        load_ops()
-        opened = ctypes.CDLL(op_library_path())
-        for name in (
-            "tf_dwgrad_cpu_isa",
-            "tf_dwgrad_cpu_isa_reason",
-            "tf_dwgrad_usable_cpu_isas",
-            "tf_dwgrad_register_builtin_names",
-        ):
-            getattr(opened, name).restype = ctypes.c_char_p
-        opened.tf_dwgrad_calls.restype = ctypes.c_int64
-        _library = opened
-    return _library
+    """Returns the op library as a set of C functions."""
+    load_ops()
+    opened = ctypes.CDLL(op_library_path())
+    for name in (
+        "tf_dwgrad_cpu_isa",
+        "tf_dwgrad_cpu_isa_reason",
+        "tf_dwgrad_usable_cpu_isas",
+        "tf_dwgrad_register_builtin_names",
+    ):
+        getattr(opened, name).restype = ctypes.c_char_p
+    opened.tf_dwgrad_calls.restype = ctypes.c_int64
+    return opened
+
+
+@functools.cache
+def xla_library() -> ctypes.CDLL:
+    """Returns the XLA library as a set of C functions; see :func:`xla_failure`."""
+    opened = ctypes.CDLL(xla_library_path())
+    opened.tf_dwgrad_register_builtin_names_xla.restype = ctypes.c_char_p
+    return opened
 
 
 def rebuild_command() -> str:

@@ -16,7 +16,7 @@ import wrapt
 from tensorflow.python.eager import context
 
 from tf_dwgrad import _keras_routes
-from tf_dwgrad._library import library
+from tf_dwgrad._library import library, xla_failure, xla_library
 
 ENABLE = "TF_DWGRAD_ENABLE"
 
@@ -46,8 +46,11 @@ def _register() -> None:
     global _registered
     if _registered:
         return
-    error = library().tf_dwgrad_register_builtin_names().decode()
+    error = library().tf_dwgrad_register_builtin_names()
+    if not error and xla_failure() is None:
+        error = xla_library().tf_dwgrad_register_builtin_names_xla()
     if error:
+        error = error.decode()
         raise RuntimeError(f"tf_dwgrad cannot serve TensorFlow's own ops: {error}")
     # Kernels made before would go on being used: by eager calls, and by functions
     # that have run.
