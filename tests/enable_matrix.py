@@ -157,6 +157,22 @@ class Trainable(tf.Module):
         return {"out": out, "dx": dx, "dw": dw}
 
 
+def compiled_anew(function):
+    """`function` compiled by XLA at each call, because compilations are kept."""
+    return lambda *arguments: tf.function(function, jit_compile=True)(*arguments)
+
+
+class Compiled(tf.Module):
+    """A SavedModel whose function is compiled by XLA where it is loaded."""
+
+    @tf.function(
+        jit_compile=True,
+        input_signature=[tf.TensorSpec(t.shape) for t in operands()],
+    )
+    def train(self, x, w, y):
+        return step(x, w, y)
+
+
 def signature(loaded):
     def run(x, w, y):
         results = loaded.signatures["train"](x=x, y=y)
@@ -189,6 +205,9 @@ def main(folder):
     loaded_and_run = tf.saved_model.load(folder)
     signature(loaded_and_run)(x, w, y)
     loaded_before = tf.saved_model.load(folder)
+    tf.saved_model.save(Compiled(), folder + "/compiled")
+    compiled_before = tf.function(step, jit_compile=True)
+    compiled_before(x, w, y)
     # TensorFlow's own answers, while the package is not even imported.
     untouched = [t.numpy() for t in step(x, w, y)]
 
@@ -228,9 +247,24 @@ def main(folder):
         "keras fit": (lambda *_: fit(), each["six times"]),
         "keras fit, eager": (lambda *_: fit(run_eagerly=True), each["six times"]),
     }
+    compiled_ways = {
+        "compiled": (compiled_anew(step), each["once"]),
+        # XLA computes but once what is the same in every turn.
+        "compiled while body": (compiled_anew(in_while), each["once"]),
+        "compiled cond": (compiled_anew(in_cond), each["once"]),
+        "compiled second order": (compiled_anew(second_order), None),
+        "compiled function of a loaded model": (
+            lambda *arguments: tf.saved_model.load(folder + "/compiled").train(
+                *arguments
+            ),
+            each["once"],
+        ),
+        "compiled keras fit": (lambda *_: fit(jit_compile=True), each["six times"]),
+    }
     report = {
         "onednn": bool(test_util.IsMklEnabled()),
         "ways": {},
+        "jit": tf_dwgrad._library.xla_failure() is None,
         # Whether the built-in kernels give the same bits before and after all this.
         "untouched": True,
     }
@@ -245,10 +279,11 @@ def main(folder):
         counted = [[*call, n] for call, n in tf_dwgrad.counters().items()]
         return [np.asarray(r) for r in results], counted
 
-    for name, (function, expected) in ways.items():
+    for name, (function, expected) in {**ways, **compiled_ways}.items():
         ours, calls = run(function, on=True)
         theirs, delegated = run(function, on=False)
         report["ways"][name] = {
+            "route": "jit" if name in compiled_ways else "built-in name",
             "calls": calls,
             "delegated": delegated,
             "expected": expected,
@@ -257,6 +292,7 @@ def main(folder):
             ),
             "largest": max(float(np.max(np.abs(b))) for b in theirs),
         }
+    report["compiled before"] = run(compiled_before, on=True)[1]
     for before, after in zip(untouched, run(step, on=False)[0], strict=True):
         report["untouched"] &= before.tobytes() == after.tobytes()
     print(json.dumps(report))
