@@ -37,6 +37,11 @@ PUBLIC = {
     "backprop_input": tf_dwgrad.depthwise_conv2d_backprop_input,
     "backprop_filter": tf_dwgrad.depthwise_conv2d_backprop_filter,
 }
+BUILTIN_OPS = {
+    "forward": tf.raw_ops.DepthwiseConv2dNative,
+    "backprop_input": tf.raw_ops.DepthwiseConv2dNativeBackpropInput,
+    "backprop_filter": tf.raw_ops.DepthwiseConv2dNativeBackpropFilter,
+}
 WAYS = ("raw eager", "raw graph", "raw unknown", "public eager", "public unknown")
 PUBLIC_WAYS = WAYS[3:]
 if xla_failure() is None:
@@ -123,6 +128,8 @@ def attempt(op, arguments, way):
     if face == "raw":
         library = tf.load_op_library(tf_dwgrad.op_library_path())
         function = getattr(library, RAW_OPS[op])
+    elif face == "built-in":
+        function = BUILTIN_OPS[op]
     else:
         function = PUBLIC[op]
         if "explicit_paddings" in attrs:

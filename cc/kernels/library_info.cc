@@ -1,6 +1,9 @@
 // What the library tells about itself through a plain C interface, for
 // `python -m tf_dwgrad info` and the tests.
 
+#include <cstdint>
+
+#include "cc/kernels/call_counters.h"
 #include "cc/kernels/cpu/choose_kernels.h"
 
 #define TF_DWGRAD_EXPORT extern "C" __attribute__((visibility("default")))
@@ -19,3 +22,13 @@ TF_DWGRAD_EXPORT const char* tf_dwgrad_cpu_isa_reason() {
 TF_DWGRAD_EXPORT const char* tf_dwgrad_usable_cpu_isas() {
   return tf_dwgrad::ChosenKernels().usable.c_str();
 }
+
+// How many calls were served since the start or the last reset; `op`, `type`
+// and `route` are values of ConvOp, ElementType and Route.
+TF_DWGRAD_EXPORT int64_t tf_dwgrad_calls(int op, int type, int route) {
+  return tf_dwgrad::Calls(static_cast<tf_dwgrad::ConvOp>(op),
+                          static_cast<tf_dwgrad::ElementType>(type),
+                          static_cast<tf_dwgrad::Route>(route));
+}
+
+TF_DWGRAD_EXPORT void tf_dwgrad_reset_calls() { tf_dwgrad::ResetCalls(); }

@@ -19,8 +19,12 @@ absl::Status ReadAttributes(Context* context, ConvAttributes* attributes) {
   RawAttributes raw;
   TF_RETURN_IF_ERROR(context->GetAttr("strides", &raw.strides));
   TF_RETURN_IF_ERROR(context->GetAttr("padding", &raw.padding));
-  TF_RETURN_IF_ERROR(
-      context->GetAttr("explicit_paddings", &raw.explicit_paddings));
+  const absl::Status explicit_paddings =
+      context->GetAttr("explicit_paddings", &raw.explicit_paddings);
+  // TensorFlow's fused op does not have it.
+  if (!absl::IsNotFound(explicit_paddings)) {
+    TF_RETURN_IF_ERROR(explicit_paddings);
+  }
   TF_RETURN_IF_ERROR(context->GetAttr("data_format", &raw.data_format));
   TF_RETURN_IF_ERROR(context->GetAttr("dilations", &raw.dilations));
   return ToStatus(ParseAttributes(raw, attributes));

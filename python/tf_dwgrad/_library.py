@@ -1,6 +1,7 @@
 """Finds, checks and opens the shared libraries: the ops, and the ops under XLA."""
 
 import ctypes
+import functools
 import json
 import os
 import sys
@@ -71,24 +72,41 @@ def cpu_isa() -> str:
     It is the best that the CPU has; the environment variable ``TF_DWGRAD_MAX_ISA``
     caps it.
     """
-    return _told_by("tf_dwgrad_cpu_isa")
+    return library().tf_dwgrad_cpu_isa().decode()
 
 
 def cpu_isa_reason() -> str:
     """Returns the sentence that says why :func:`cpu_isa` was chosen."""
-    return _told_by("tf_dwgrad_cpu_isa_reason")
+    return library().tf_dwgrad_cpu_isa_reason().decode()
 
 
 def usable_cpu_isas() -> list[str]:
     """Returns all instruction sets that this CPU could be made to use, best first."""
-    return _told_by("tf_dwgrad_usable_cpu_isas").split(",")
+    return library().tf_dwgrad_usable_cpu_isas().decode().split(",")
 
 
-def _told_by(name: str) -> str:
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Returns the op library as a set of C functions."""
     load_ops()
-    function = getattr(ctypes.CDLL(op_library_path()), name)
-    function.restype = ctypes.c_char_p
-    return function().decode()
+    opened = ctypes.CDLL(op_library_path())
+    for name in (
+        "tf_dwgrad_cpu_isa",
+        "tf_dwgrad_cpu_isa_reason",
+        "tf_dwgrad_usable_cpu_isas",
+        "tf_dwgrad_register_builtin_names",
+    ):
+        getattr(opened, name).restype = ctypes.c_char_p
+    opened.tf_dwgrad_calls.restype = ctypes.c_int64
+    return opened
+
+
+@functools.cache
+def xla_library() -> ctypes.CDLL:
+    """Returns the XLA library as a set of C functions; see :func:`xla_failure`."""
+    opened = ctypes.CDLL(xla_library_path())
+    opened.tf_dwgrad_register_builtin_names_xla.restype = ctypes.c_char_p
+    return opened
 
 
 def rebuild_command() -> str:

@@ -7,6 +7,8 @@
 ``peers``, ``worker``   whom it is compared with, in this process and in another
 ``machine``             what this machine can do at most
 ``report``, ``plots``   the table, the summary, the files
+``models``              ``--models``: steps of whole models with and without enable()
+``workloads``           those models
 ======================  ==========================================================
 """
 

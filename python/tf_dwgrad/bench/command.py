@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import tf_dwgrad
 from tf_dwgrad._library import cpu_isa
-from tf_dwgrad.bench import plots, report
+from tf_dwgrad.bench import models, plots, report
 from tf_dwgrad.bench.cases import DTYPES, KINDS, LAYOUTS, Case, Choice, choose
 from tf_dwgrad.bench.machine import LIBRARY, Machine, measure_machine
 from tf_dwgrad.bench.operations import CheckFailed, InputGradient
@@ -32,6 +32,7 @@ from tf_dwgrad.bench.peers import (
 )
 from tf_dwgrad.bench.progress import Progress
 from tf_dwgrad.bench.report import Result
+from tf_dwgrad.bench.workloads import MODES
 from tf_dwgrad.comparison import time_in_turn
 from tf_dwgrad.info import cpu_model
 from tf_dwgrad.layer_table import Layer
@@ -54,6 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     which = parser.add_argument_group("what is measured")
     which.add_argument(
+        "--models",
+        action="store_true",
+        help="training steps of whole models, with and without enable(), rather than "
+        "single layers; bfloat16 is Keras's mixed_bfloat16",
+    )
+    which.add_argument(
+        "--mode",
+        action="append",
+        choices=MODES,
+        help="how the models' steps run (repeatable; default all)",
+    )
+    which.add_argument(
+        "--image-size",
+        type=_positive(int),
+        help="height and width of the models' images (default: each model's own)",
+    )
+    which.add_argument(
         "--model", action="append", help="only this model's layers (repeatable)"
     )
     which.add_argument(
@@ -63,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         action="append",
         choices=DTYPES,
-        help="element type (repeatable; default float32)",
+        help="element type (repeatable; default float32, for models also bfloat16)",
     )
     which.add_argument(
         "--layout",
@@ -72,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="order of dimensions (repeatable; default NHWC)",
     )
     which.add_argument(
-        "--batch", type=_positive(int), default=16, help="images (default 16)"
+        "--batch",
+        type=_positive(int),
+        help="images (default 16; with --models each model's own)",
     )
     which.add_argument(
         "--max-elements",
@@ -102,8 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--seconds",
         type=_positive(float),
-        default=0.3,
-        help="time per layer and peer (default 0.3)",
+        help="time per layer and peer (default 0.3), or per model (default 5)",
     )
     files = parser.add_argument_group("files")
     files.add_argument("--csv", type=Path, help="write a row per layer to this file")
@@ -147,7 +166,46 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _run_models(arguments: argparse.Namespace) -> None:
+    try:
+        cases = models.choose(
+            arguments.model or (),
+            arguments.dtype or (),
+            arguments.mode or (),
+            arguments.batch,
+            arguments.image_size,
+        )
+    except ValueError as error:
+        raise BenchFailed(error) from None
+    _prepare_files(arguments)
+    tf.get_logger().setLevel("ERROR")
+    if arguments.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    facts = _facts(arguments.threads or len(os.sched_getaffinity(0)))
+    title = _title(facts)
+    print(title)
+    results = []
+    try:
+        for result in models.measure_all(cases, arguments.seconds or 5.0):
+            results.append(result)
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        print(f"interrupted after {len(results)} of {len(cases)} cases")
+    if arguments.csv:
+        models.write_csv(arguments.csv, results, title)
+        print(f"written: {arguments.csv}")
+    if arguments.json:
+        models.write_json(arguments.json, results, facts)
+        print(f"written: {arguments.json}")
+    if arguments.plots:
+        print(f"written: {models.save_plot(arguments.plots, results, title)}")
+
+
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.models:
+        _run_models(arguments)
+        return
     choice = _choice(arguments)
     _prepare_files(arguments)
     # A graph for each case is meant.
@@ -166,7 +224,7 @@ def _run(arguments: argparse.Namespace) -> None:
         peers = _peers(choice, arguments.peers, threads)
         for peer in peers:
             stack.enter_context(closing(peer))
-        results = _measure_all(choice, peers, machine, arguments.seconds)
+        results = _measure_all(choice, peers, machine, arguments.seconds or 0.3)
     for line in report.summary(results, choice, peers):
         print(line)
 
@@ -189,7 +247,7 @@ def _choice(arguments: argparse.Namespace) -> Choice:
             arguments.only or (),
             arguments.dtype or ("float32",),
             arguments.layout or ("NHWC",),
-            arguments.batch,
+            arguments.batch or 16,
             arguments.max_elements,
         )
     except ValueError as error:

@@ -10,8 +10,8 @@ class Progress:
     Without tqdm it is a line. Nothing where stderr is no terminal.
     """
 
-    def __init__(self, total: int):
-        """Starts at 0 of ``total``."""
+    def __init__(self, total: int, unit: str = "layer"):
+        """Starts at 0 of ``total`` units."""
         self._total, self._done = total, 0
         self._terminal = sys.stderr.isatty()
         self._bar: Any = None
@@ -20,7 +20,7 @@ class Progress:
         except ImportError:
             return
         hidden = not self._terminal
-        self._bar = tqdm(total=total, unit="layer", leave=False, disable=hidden)
+        self._bar = tqdm(total=total, unit=unit, leave=False, disable=hidden)
 
     def begin(self, what: str) -> None:
         """Says what is being done."""
