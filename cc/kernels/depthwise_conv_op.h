@@ -109,8 +109,8 @@ void ComputeDepthwiseConv(const ConvAttributes& attributes,
   if (kernel.workspace_bytes() > 0) {
     const tensorflow::TensorShape shape(
         {static_cast<int64_t>(kernel.workspace_bytes())});
-    OP_REQUIRES_OK(
-        ctx, ctx->allocate_temp(tensorflow::DT_UINT8, shape, &workspace));
+    OP_REQUIRES_OK(ctx,
+                   ctx->allocate_temp(tensorflow::DT_UINT8, shape, &workspace));
   }
   const Eigen::ThreadPoolDevice& device =
       ctx->eigen_device<Eigen::ThreadPoolDevice>();
