@@ -66,6 +66,20 @@ def usable_cpu_isas() -> list[str]:
     return _told_by("tf_dwgrad_usable_cpu_isas").split(",")
 
 
+def cuda_version() -> str:
+    """Returns the CUDA release that compiled the GPU kernels; empty without any."""
+    return _told_by("tf_dwgrad_cuda_version")
+
+
+def cuda_architectures() -> list[str]:
+    """Returns the GPUs that the GPU kernels were compiled for.
+
+    Each is a compute capability without its dot, as machine code (``"80-real"``) or as
+    PTX (``"90-virtual"``), which the driver compiles for newer GPUs.
+    """
+    return _told_by("tf_dwgrad_cuda_architectures").split()
+
+
 def _told_by(name: str) -> str:
     load_ops()
     function = getattr(ctypes.CDLL(op_library_path()), name)
