@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -44,41 +43,92 @@ int RunOp(ConvOp op, const GpuConvProblem& problem, int type, int variant,
   return error;
 }
 
-struct Counts {
-  std::map<std::string, int> run;     // problems checked
-  std::map<std::string, int> chosen;  // of these, chosen for
+// As layers are: square filters, equal strides, half of the time padded to
+// SAME.
+Problem LayerLikeProblem(Random& random) {
+  for (;;) {
+    Problem problem = RandomProblem(random);
+    ConvGeometry& g = problem.geometry;
+    AxisGeometry axis;
+    axis.filter = Pick(random, {3, 3, 3, 5, 5, 7, 9, 11, 13, 31, 51});
+    axis.stride = Pick(random, {1, 1, 2});
+    axis.dilation = axis.stride == 1 ? Pick(random, {1, 1, 1, 2, 3, 6}) : 1;
+    g.depth_multiplier = Pick(random, {1, 1, 1, 1, 2});
+    const int64_t extent = (axis.filter - 1) * axis.dilation + 1;
+    const bool same = random() % 2 == 0;
+    for (AxisGeometry* to : {&g.rows, &g.cols}) {
+      axis.in = Pick(random, {5, 7, 8, 14, 15, 28, 33}) + random() % 2;
+      axis.pad_before = same ? extent / 2 : random() % 4;
+      const int64_t room = axis.in + axis.pad_before +
+                           (same ? extent / 2 : random() % 4) - extent;
+      axis.out = room < 0 ? 0 : room / axis.stride + 1;
+      *to = axis;
+    }
+    if (g.rows.out > 0 && g.cols.out > 0) {
+      problem.text = TextOf(g);
+      return problem;
+    }
+  }
+}
+
+// Checks each variant of each op on so many problems; `chosen` counts how often
+// it is the one that is chosen.
+struct VariantTest {
+  ConvOp op;
+  int variant;
+  std::string name;
+  int checked = 0;
+  int chosen = 0;
 };
 
-void TestProblem(Random& random, const Problem& problem, Counts* counts) {
+void TestVariant(Random& random, const Problem& problem, VariantTest* test) {
   const GpuConvProblem gpu_problem = MakeGpuConvProblem(problem.geometry);
+  const int op = static_cast<int>(test->op);
+  const int type = static_cast<int>(random() % kNumElementTypes);
+  const int chosen = TfDwgradGpuChooseVariant(op, &gpu_problem, type);
+  CHECK_THAT(TfDwgradGpuVariantApplies(op, &gpu_problem, type, chosen),
+             "the chosen variant applies: " << problem.text);
+  if (!TfDwgradGpuVariantApplies(op, &gpu_problem, type, test->variant)) {
+    CHECK_THAT(RunOp(test->op, gpu_problem, type, test->variant, nullptr,
+                     nullptr, nullptr) != 0,
+               test->name << " is refused: " << problem.text);
+    return;
+  }
+  ++test->checked;
+  test->chosen += chosen == test->variant;
+  CheckOp(random, problem, test->op, static_cast<ElementType>(type), test->name,
+          [&](const void* first, const void* second, void* result) {
+            const int error = RunOp(test->op, gpu_problem, type, test->variant,
+                                    first, second, result);
+            CHECK_THAT(error == 0, test->name << ": " << problem.text);
+          });
+}
+
+// Products of a problem that is checked in no time.
+constexpr int64_t kMostProducts = 500000;
+
+void TestVariants(Random& random, int problems) {
   for (ConvOp op : kOps) {
     const int op_number = static_cast<int>(op);
-    for (int variant = 0; variant < TfDwgradGpuVariantCount(op_number);
-         ++variant) {
-      const int type = static_cast<int>(random() % kNumElementTypes);
-      const int chosen =
-          TfDwgradGpuChooseVariant(op_number, &gpu_problem, type);
-      CHECK_THAT(
-          TfDwgradGpuVariantApplies(op_number, &gpu_problem, type, chosen),
-          "the chosen variant applies: " << problem.text);
-      const std::string name = std::to_string(op_number) + " " +
-                               TfDwgradGpuVariantName(op_number, variant);
-      const bool applies =
-          TfDwgradGpuVariantApplies(op_number, &gpu_problem, type, variant);
-      counts->chosen[name] += chosen == variant;
-      if (!applies) {
-        CHECK_THAT(RunOp(op, gpu_problem, type, variant, nullptr, nullptr,
-                         nullptr) != 0,
-                   name << " is refused: " << problem.text);
-        continue;
+    for (int i = 0; i < TfDwgradGpuVariantCount(op_number); ++i) {
+      VariantTest test = {op, i,
+                          std::to_string(op_number) + " " +
+                              TfDwgradGpuVariantName(op_number, i)};
+      for (int trial = 0; test.checked < problems; ++trial) {
+        CHECK_THAT(trial < 100 * problems, test.name << " hardly ever applies");
+        if (Failures() >= 10) return;
+        const Problem problem = random() % 4 == 0 ? RandomProblem(random)
+                                                  : LayerLikeProblem(random);
+        const ConvGeometry& g = problem.geometry;
+        if (problem.OutputSize() * g.rows.filter * g.cols.filter >
+            kMostProducts) {
+          continue;
+        }
+        TestVariant(random, problem, &test);
       }
-      ++counts->run[name];
-      CheckOp(random, problem, op, static_cast<ElementType>(type), name,
-              [&](const void* first, const void* second, void* result) {
-                const int error = RunOp(op, gpu_problem, type, variant, first,
-                                        second, result);
-                CHECK_THAT(error == 0, name << ": " << problem.text);
-              });
+      CHECK_THAT(test.chosen > 0, test.name << " is never chosen");
+      std::cout << test.name << ": " << test.checked << " problems, chosen for "
+                << test.chosen << std::endl;
     }
   }
 }
@@ -138,16 +188,8 @@ void TestBadArguments() {
 }  // namespace tf_dwgrad
 
 int main(int argc, char** argv) {
-  const int problems = argc > 1 ? std::atoi(argv[1]) : 1000;
   tf_dwgrad::Random random(54321);
-  tf_dwgrad::Counts counts;
-  for (int i = 0; i < problems && tf_dwgrad::Failures() < 10; ++i) {
-    tf_dwgrad::TestProblem(random, tf_dwgrad::RandomProblem(random), &counts);
-  }
-  for (const auto& [name, run] : counts.run) {
-    std::cout << name << ": " << run << " problems, chosen for "
-              << counts.chosen[name] << "\n";
-  }
+  tf_dwgrad::TestVariants(random, argc > 1 ? std::atoi(argv[1]) : 1000);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestBadArguments();
   return tf_dwgrad::Finish();

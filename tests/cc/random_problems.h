@@ -136,6 +136,18 @@ inline AxisGeometry RandomAxis(Random& random, bool wide) {
   }
 }
 
+inline std::string TextOf(const ConvGeometry& g) {
+  std::ostringstream text;
+  text << (g.data_format == DataFormat::kNHWC ? "NHWC" : "NCHW") << " batch "
+       << g.batch << " depth " << g.in_depth << "x" << g.depth_multiplier;
+  for (const AxisGeometry& axis : {g.rows, g.cols}) {
+    text << " | in " << axis.in << " out " << axis.out << " filter "
+         << axis.filter << " stride " << axis.stride << " dilation "
+         << axis.dilation << " pad " << axis.pad_before;
+  }
+  return text.str();
+}
+
 inline Problem RandomProblem(Random& random) {
   Problem problem;
   ConvGeometry& g = problem.geometry;
@@ -158,15 +170,7 @@ inline Problem RandomProblem(Random& random) {
   }
   g.rows = RandomAxis(random, false);
   g.cols = RandomAxis(random, wide);
-  std::ostringstream text;
-  text << (g.data_format == DataFormat::kNHWC ? "NHWC" : "NCHW") << " batch "
-       << g.batch << " depth " << g.in_depth << "x" << g.depth_multiplier;
-  for (const AxisGeometry& axis : {g.rows, g.cols}) {
-    text << " | in " << axis.in << " out " << axis.out << " filter "
-         << axis.filter << " stride " << axis.stride << " dilation "
-         << axis.dilation << " pad " << axis.pad_before;
-  }
-  problem.text = text.str();
+  problem.text = TextOf(g);
   return problem;
 }
 

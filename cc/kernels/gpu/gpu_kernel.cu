@@ -1,5 +1,6 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
+#include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
 
@@ -19,6 +20,9 @@ struct GatherChoice {
 };
 
 constexpr GatherChoice kGatherChoices[] = {
+    {GatherVariant::kRolling, "rolling",
+     [](const GatherView& view, int64_t) { return RollingApplies(view); },
+     [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kGeneral, "general",
      [](const GatherView&, int64_t) { return true; },
      [](const GatherView&, int64_t) { return true; }},
