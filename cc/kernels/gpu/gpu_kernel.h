@@ -4,8 +4,8 @@
 //
 // The launchers put work on a stream and return. They neither wait, allocate
 // nor use atomics; the result depends on the operands alone, bit for bit.
-// Operands are device pointers, aligned to at least 16 bytes, of the op without
-// its sizes. What they return is a cudaError_t, 0 for success.
+// Operands are device pointers, those of the op without its sizes; what they
+// return is a cudaError_t, 0 for success.
 //
 // An op has several variants, of which the best that applies is chosen by the
 // problem if `variant` is kGpuChooseVariant. A variant that does not apply is
