@@ -3,7 +3,6 @@
 // CUDA's: those that TensorFlow ships are of another release than nvcc's.
 
 #include <cstdint>
-#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -12,7 +11,6 @@
 #include "cc/kernels/read_attributes.h"
 #include "cc/kernels/read_operands.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "xla/stream_executor/device_address.h"
 #include "xla/stream_executor/stream.h"
 
 namespace tf_dwgrad {
@@ -25,23 +23,6 @@ using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 using ::tensorflow::TensorShape;
 
-// TensorFlow's own allocations are aligned; a slice that shares a buffer may
-// not be.
-bool Aligned(const Tensor& tensor) {
-  return reinterpret_cast<uintptr_t>(tensor.data()) % 16 == 0;
-}
-
-// The variant that can do every problem, wherever its operands lie.
-int GeneralVariant(ConvOp op) {
-  const int count = TfDwgradGpuVariantCount(static_cast<int>(op));
-  for (int variant = 0; variant < count; ++variant) {
-    const std::string_view name =
-        TfDwgradGpuVariantName(static_cast<int>(op), variant);
-    if (name == "general") return variant;
-  }
-  return kGpuChooseVariant;
-}
-
 template <ConvOp op, typename T>
 class DepthwiseConvGpuOp : public OpKernel {
  public:
@@ -52,20 +33,11 @@ class DepthwiseConvGpuOp : public OpKernel {
   void Compute(OpKernelContext* ctx) override {
     ConvOperands operands;
     OP_REQUIRES_OK(ctx, ReadOperands<op>(attributes_, ctx, &operands));
-    if (operands.result->NumElements() == 0) return;
-
     OP_REQUIRES(ctx, ctx->op_device_context() != nullptr,
                 absl::InternalError("the GPU device has no stream"));
-    stream_executor::Stream* stream = ctx->op_device_context()->stream();
-    if (operands.first->NumElements() == 0 ||
-        operands.second->NumElements() == 0) {
-      const uint64_t bytes = operands.result->TotalBytes();
-      stream_executor::DeviceAddressBase zeros(operands.result->data(), bytes);
-      OP_REQUIRES_OK(ctx, stream->MemZero(&zeros, bytes));
-      return;
-    }
-    OP_REQUIRES_OK(
-        ctx, Launch(ctx, operands, stream->platform_specific_handle().stream));
+    void* const stream =
+        ctx->op_device_context()->stream()->platform_specific_handle().stream;
+    OP_REQUIRES_OK(ctx, Launch(ctx, operands, stream));
   }
 
  private:
@@ -73,28 +45,25 @@ class DepthwiseConvGpuOp : public OpKernel {
                       void* stream) const {
     const GpuConvProblem problem = MakeGpuConvProblem(operands.geometry);
     constexpr int type = static_cast<int>(ElementTypeOf<T>());
-    const bool aligned = Aligned(*operands.first) &&
-                         Aligned(*operands.second) && Aligned(*operands.result);
-    const int variant = aligned ? kGpuChooseVariant : GeneralVariant(op);
     const void* first = operands.first->data();
     const void* second = operands.second->data();
     void* result = operands.result->data();
     int error = 0;
     if constexpr (op == ConvOp::kForward) {
-      error = TfDwgradGpuForward(&problem, type, variant, first, second, result,
-                                 stream);
+      error = TfDwgradGpuForward(&problem, type, kGpuChooseVariant, first,
+                                 second, result, stream);
     } else if constexpr (op == ConvOp::kBackpropInput) {
-      error = TfDwgradGpuBackpropInput(&problem, type, variant, first, second,
-                                       result, stream);
+      error = TfDwgradGpuBackpropInput(&problem, type, kGpuChooseVariant, first,
+                                       second, result, stream);
     } else {
       const int64_t bytes =
-          TfDwgradGpuBackpropFilterWorkspace(&problem, type, variant);
+          TfDwgradGpuBackpropFilterWorkspace(&problem, type, kGpuChooseVariant);
       Tensor workspace;
       TF_RETURN_IF_ERROR(ctx->allocate_temp(tensorflow::DT_UINT8,
                                             TensorShape({bytes}), &workspace));
-      error =
-          TfDwgradGpuBackpropFilter(&problem, type, variant, first, second,
-                                    result, workspace.data(), bytes, stream);
+      error = TfDwgradGpuBackpropFilter(&problem, type, kGpuChooseVariant,
+                                        first, second, result, workspace.data(),
+                                        bytes, stream);
     }
     if (error == 0) return absl::OkStatus();
     return absl::InternalError(absl::StrCat(
