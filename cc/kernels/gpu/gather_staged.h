@@ -1,5 +1,5 @@
 // The gather for filters too large for registers, for any stride and dilation:
-// rows of the source are staged in shared memory, one ahead of the sums, and a
+// rows of the source are staged in shared memory, two ahead of the sums, and a
 // filter row is done a few taps at a time, which stay in registers.
 //
 // A warp takes 32 channels, one a lane, whatever the layout. A thread sums
@@ -23,12 +23,18 @@ inline constexpr int kStagedThreads = kStagedWarps * kLanes;
 inline constexpr int kStagedRows = 2;   // of a thread
 inline constexpr int kStagedCols = 14;  // divides the widths that are common
 inline constexpr int kStagedSlots = 3;  // source rows in shared memory
-inline constexpr int kMostBlockTaps = 8;
 
 // Tap columns whose sources are staged together; of a larger filter, one such
 // part comes after the other.
 template <typename T>
 inline constexpr int kMostStagedTaps = sizeof(T) == 8 ? 32 : 64;
+
+// Elements between neighbouring columns in shared memory. Channels first,
+// neighbouring threads stage neighbouring columns: an odd pitch spreads them
+// over the banks.
+constexpr int StagedPitch(bool channels_last) {
+  return channels_last ? kLanes : kLanes + 1;
+}
 
 struct StagedView {
   GatherView gather;
@@ -37,29 +43,31 @@ struct StagedView {
   int32_t col_blocks;
   int32_t channel_blocks;
   int32_t slot_cols;
-  int32_t slot_pitch;  // elements between neighbouring columns
-  bool whole_units;    // 16 bytes of channels are copied at a time
+  bool whole_units;  // 16 bytes of channels are copied at a time
 };
 
 // Taps [first, first + kTaps) of two filter rows, the second for the lower row
 // of sums. Bit j of `inside` says whether window column j counts. Unless
 // kClipped, all columns and both rows do.
-template <typename T, int kTaps, bool kClipped>
+template <typename T, int kPitch, int kTaps, bool kClipped>
 __device__ __forceinline__ void AddTaps(
-    const T* window, int32_t pitch, unsigned inside, bool upper, bool lower,
+    const T* window, unsigned inside, bool upper, bool lower,
     const T* upper_taps, const T* lower_taps, int64_t tap_pitch,
     Accumulator<T> (&sums)[kStagedRows][kStagedCols]) {
   static_assert(kStagedRows == 2, "");
   Accumulator<T> weights[2][kTaps];
 #pragma unroll
   for (int s = 0; s < kTaps; ++s) {
-    if (!kClipped || upper) weights[0][s] = Widen(upper_taps[s * tap_pitch]);
-    if (!kClipped || lower) weights[1][s] = Widen(lower_taps[s * tap_pitch]);
+    if (!kClipped || upper) weights[0][s] = Widen(*upper_taps);
+    if (!kClipped || lower) weights[1][s] = Widen(*lower_taps);
+    // Adding up keeps the compiler from holding every offset in a register.
+    upper_taps += tap_pitch;
+    lower_taps += tap_pitch;
   }
 #pragma unroll
   for (int j = 0; j < kStagedCols + kTaps - 1; ++j) {
     if (kClipped && !(inside >> j & 1)) continue;
-    const Accumulator<T> pixel = Widen(window[j * pitch]);
+    const Accumulator<T> pixel = Widen(window[j * kPitch]);
 #pragma unroll
     for (int s = 0; s < kTaps; ++s) {
       const int u = j - s;
@@ -70,33 +78,17 @@ __device__ __forceinline__ void AddTaps(
   }
 }
 
-template <typename T, bool kClipped>
-__device__ __forceinline__ void AddBlock(
-    int taps, const T* window, int32_t pitch, unsigned inside, bool upper,
-    bool lower, const T* upper_taps, const T* lower_taps, int64_t tap_pitch,
-    Accumulator<T> (&sums)[kStagedRows][kStagedCols]) {
-#define TF_DWGRAD_ADD_TAPS(count)                                         \
-  case count:                                                             \
-    AddTaps<T, count, kClipped>(window, pitch, inside, upper, lower,      \
-                                upper_taps, lower_taps, tap_pitch, sums); \
-    break
-  switch (taps) {
-    TF_DWGRAD_ADD_TAPS(1);
-    TF_DWGRAD_ADD_TAPS(2);
-    TF_DWGRAD_ADD_TAPS(3);
-    TF_DWGRAD_ADD_TAPS(4);
-    TF_DWGRAD_ADD_TAPS(5);
-    TF_DWGRAD_ADD_TAPS(6);
-    TF_DWGRAD_ADD_TAPS(7);
-    TF_DWGRAD_ADD_TAPS(8);
-  }
-#undef TF_DWGRAD_ADD_TAPS
+// The bits [begin, end) of 32.
+__device__ inline unsigned BitsBetween(int32_t begin, int32_t end) {
+  if (begin < 0) begin = 0;
+  if (end > 32) end = 32;
+  return begin >= end ? 0 : (0xffffffffu >> (32 - (end - begin))) << begin;
 }
 
 // Copies `cols` columns of the lattice, the first at `first_col`, of one source
 // row and of the block's channels to shared memory. What is outside the image
 // is left alone, as nothing reads it.
-template <typename T>
+template <typename T, int kPitch>
 __device__ __forceinline__ void StageRow(const StagedView& view, const T* row,
                                          int32_t first_col, int32_t cols,
                                          int32_t first_channel, int32_t pass,
@@ -115,7 +107,7 @@ __device__ __forceinline__ void StageRow(const StagedView& view, const T* row,
       if (src_col < 0 || src_col >= size || first_channel + lane >= depth) {
         continue;
       }
-      CopyAsync16(&slot[col * view.slot_pitch + lane],
+      CopyAsync16(&slot[col * kPitch + lane],
                   row + src_col * gather.src.col + first_channel + lane);
     }
     return;
@@ -126,20 +118,19 @@ __device__ __forceinline__ void StageRow(const StagedView& view, const T* row,
     const int32_t src_col = first_col + col * pitch;
     const int32_t channel = first_channel + lane;
     if (src_col < 0 || src_col >= size || channel >= depth) continue;
-    slot[col * view.slot_pitch + lane] =
-        row[src_col * gather.src.col + (channel * gather.passes + pass) /
-                                           gather.shared_by *
-                                           gather.src.channel];
+    slot[col * kPitch + lane] = row[src_col * gather.src.col +
+                                    (channel * gather.passes + pass) /
+                                        gather.shared_by * gather.src.channel];
   }
 }
 
-template <typename T>
+template <typename T, int kPitch>
 __global__ void __launch_bounds__(kStagedThreads)
     GatherStaged(StagedView view, const T* __restrict__ src,
                  const T* __restrict__ filter, T* __restrict__ dst) {
   extern __shared__ __align__(16) unsigned char dynamic_shared[];
   T* const slots = reinterpret_cast<T*>(dynamic_shared);
-  const int32_t slot_size = view.slot_cols * view.slot_pitch;
+  const int32_t slot_size = view.slot_cols * kPitch;
   const GatherView& gather = view.gather;
   const GatherPlan& rows = gather.rows;
   const GatherPlan& cols = gather.cols;
@@ -198,9 +189,6 @@ __global__ void __launch_bounds__(kStagedThreads)
                                         kStagedCols + col_taps - 1);
     const int32_t inside_begin = static_cast<int32_t>(range.begin);
     const int32_t inside_end = static_cast<int32_t>(range.end);
-    const int32_t blocks = (col_taps + kMostBlockTaps - 1) / kMostBlockTaps;
-    const int32_t taps_per_block = col_taps / blocks;
-    const int32_t longer_blocks = col_taps % blocks;
     const int64_t tap_pitch = cols.tap_step * gather.filter_depth;
     const int64_t tap_row_pitch =
         rows.tap_step * cols.filter_size * gather.filter_depth;
@@ -210,9 +198,10 @@ __global__ void __launch_bounds__(kStagedThreads)
                     channel * gather.passes + pass;
     const auto stage = [&](int32_t step) {
       if (step < end) {
-        StageRow(view, src + (first_row + step * rows.pitch) * gather.src.row,
-                 first_col, staged_cols, first_channel, pass,
-                 slots + step % kStagedSlots * slot_size);
+        StageRow<T, kPitch>(
+            view, src + (first_row + step * rows.pitch) * gather.src.row,
+            first_col, staged_cols, first_channel, pass,
+            slots + step % kStagedSlots * slot_size);
       }
       FinishCopyGroup();
     };
@@ -229,34 +218,42 @@ __global__ void __launch_bounds__(kStagedThreads)
       const bool upper = tap_row >= 0 && tap_row < row_taps;
       const bool lower = tap_row >= 1 && tap_row <= row_taps;
       if (!upper && !lower) continue;
-      const T* window = slots + step % kStagedSlots * slot_size +
-                        warp_col * view.slot_pitch + lane;
+      const T* window =
+          slots + step % kStagedSlots * slot_size + warp_col * kPitch + lane;
       const T* upper_taps = taps + tap_row * tap_row_pitch;
       const T* lower_taps = upper_taps - tap_row_pitch;
-      int32_t tap = 0;
+      const bool both = upper && lower;
 #pragma unroll 1
-      for (int32_t block = 0; block < blocks; ++block) {
-        const int32_t count = taps_per_block + (block < longer_blocks ? 1 : 0);
-        const int32_t columns = kStagedCols + count - 1;
-        if (upper && lower && tap >= inside_begin &&
-            tap + columns <= inside_end) {
-          AddBlock<T, false>(count, window, view.slot_pitch, 0, true, true,
-                             upper_taps, lower_taps, tap_pitch, sums);
+      for (int32_t tap = 0; tap < col_taps;) {
+        const int32_t most = both ? col_taps - tap : 0;
+        int count;
+        if (most >= 8 && tap >= inside_begin &&
+            tap + kStagedCols + 7 <= inside_end) {
+          count = 8;
+          AddTaps<T, kPitch, 8, false>(window, 0, true, true, upper_taps,
+                                       lower_taps, tap_pitch, sums);
+        } else if (most >= 4 && tap >= inside_begin &&
+                   tap + kStagedCols + 3 <= inside_end) {
+          count = 4;
+          AddTaps<T, kPitch, 4, false>(window, 0, true, true, upper_taps,
+                                       lower_taps, tap_pitch, sums);
         } else {
-          unsigned inside = 0;
-#pragma unroll
-          for (int j = 0; j < kStagedCols + kMostBlockTaps - 1; ++j) {
-            if (tap + j >= inside_begin && tap + j < inside_end) {
-              inside |= 1u << j;
-            }
-          }
-          if (inside != 0) {
-            AddBlock<T, true>(count, window, view.slot_pitch, inside, upper,
-                              lower, upper_taps, lower_taps, tap_pitch, sums);
+          const unsigned inside =
+              BitsBetween(inside_begin - tap, inside_end - tap);
+          if (col_taps - tap >= 4) {
+            count = 4;
+            AddTaps<T, kPitch, 4, true>(window, inside, upper, lower,
+                                        upper_taps, lower_taps, tap_pitch,
+                                        sums);
+          } else {
+            count = 1;
+            AddTaps<T, kPitch, 1, true>(window, inside, upper, lower,
+                                        upper_taps, lower_taps, tap_pitch,
+                                        sums);
           }
         }
         tap += count;
-        window += count * view.slot_pitch;
+        window += count * kPitch;
         upper_taps += count * tap_pitch;
         lower_taps += count * tap_pitch;
       }
@@ -331,17 +328,17 @@ cudaError_t LaunchGatherStaged(const GatherView& view, const void* src,
   staged.whole_units =
       view.channels_last && view.passes == 1 && view.shared_by == 1 &&
       view.dst_depth * sizeof(T) % 16 == 0 && IsAligned(src, 16);
-  // Channels first, neighbouring threads stage neighbouring columns: an odd
-  // pitch spreads them over the banks.
-  staged.slot_pitch = view.channels_last ? kLanes : kLanes + 1;
-  const int64_t shared_bytes =
-      kStagedSlots * static_cast<int64_t>(staged.slot_cols) *
-      staged.slot_pitch * static_cast<int64_t>(sizeof(T));
+  const int64_t pitch = StagedPitch(view.channels_last);
+  const int64_t shared_bytes = kStagedSlots *
+                               static_cast<int64_t>(staged.slot_cols) * pitch *
+                               static_cast<int64_t>(sizeof(T));
   const int64_t blocks = view.batch * staged.row_blocks * staged.col_blocks *
                          staged.channel_blocks;
-  return Launch(GatherStaged<T>, GridOf(blocks), kStagedThreads, shared_bytes,
-                stream, staged, static_cast<const T*>(src),
-                static_cast<const T*>(filter), static_cast<T*>(dst));
+  return Launch(view.channels_last ? GatherStaged<T, StagedPitch(true)>
+                                   : GatherStaged<T, StagedPitch(false)>,
+                GridOf(blocks), kStagedThreads, shared_bytes, stream, staged,
+                static_cast<const T*>(src), static_cast<const T*>(filter),
+                static_cast<T*>(dst));
 }
 
 }  // namespace tf_dwgrad
