@@ -105,7 +105,7 @@ void TestVariant(Random& random, const Problem& problem, VariantTest* test) {
 }
 
 // Products of a problem that is checked in no time.
-constexpr int64_t kMostProducts = 500000;
+constexpr int64_t kMostProducts = 200000;
 
 void TestVariants(Random& random, int problems) {
   for (ConvOp op : kOps) {

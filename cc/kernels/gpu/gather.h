@@ -6,6 +6,7 @@
 
 #include "cc/kernels/gpu/gather_general.h"
 #include "cc/kernels/gpu/gather_rolling.h"
+#include "cc/kernels/gpu/gather_staged.h"
 #include "cc/kernels/gpu/gather_variants.h"
 
 namespace tf_dwgrad {
@@ -17,6 +18,8 @@ cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,
   switch (variant) {
     case GatherVariant::kRolling:
       return LaunchGatherRolling<T>(view, src, filter, dst, stream);
+    case GatherVariant::kStaged:
+      return LaunchGatherStaged<T>(view, src, filter, dst, stream);
     case GatherVariant::kGeneral:
       return LaunchGatherGeneral<T>(view, src, filter, dst, stream);
   }

@@ -360,26 +360,13 @@ cudaError_t LaunchGatherRolling(const GatherView& view, const void* src,
 }
 
 // Square filters of 3 or 5 with stride 1, any dilation, or stride 2, and of 7
-// with stride 1; no sums over a depth multiplier. Images are not too large for
-// 32 bits, borders included.
+// with stride 1; no sums over a depth multiplier.
 inline bool RollingApplies(const GatherView& view) {
-  constexpr int64_t kLimit = int64_t{1} << 31;
-  const auto fits = [](const GatherPlan& plan, int64_t src, int64_t dst) {
-    constexpr int64_t kTile = 64;  // at most what a tile reaches beyond
-    const int64_t reach = plan.src_size + plan.dst_size + plan.pad +
-                          plan.dilation * (plan.filter_size + kTile);
-    return reach * (src > dst ? src : dst) < kLimit;
-  };
-  if (!fits(view.rows, view.src.row, view.dst.row) ||
-      !fits(view.cols, view.src.col, view.dst.col) ||
-      view.src.channel >= kLimit || view.dst.channel >= kLimit) {
-    return false;
-  }
   const GatherPlan& rows = view.rows;
   const GatherPlan& cols = view.cols;
   const int64_t size = rows.filter_size;
   if (cols.filter_size != size || cols.stride != rows.stride) return false;
-  if (view.passes > 1) return false;
+  if (view.passes > 1 || !ImagesFit32Bits(view)) return false;
   const bool by_one = rows.stride == 1;
   const bool by_two =
       rows.stride == 2 && rows.dilation == 1 && cols.dilation == 1;

@@ -70,6 +70,30 @@ inline GatherView MakeGatherView(const GpuConvProblem& problem, bool backward) {
   return view;
 }
 
+// Whether 32 bits are enough for every offset within an image, its borders and
+// what tiles reach beyond included.
+inline bool ImagesFit32Bits(const GatherView& view) {
+  constexpr int64_t kLimit = int64_t{1} << 31;
+  const auto fits = [](const GatherPlan& plan, int64_t src, int64_t dst) {
+    constexpr int64_t kTile = 128;  // at most what a tile reaches beyond
+    const int64_t size = plan.src_size + plan.dst_size + plan.pad;
+    const int64_t taps = plan.filter_size + kTile;
+    if (size >= kLimit || plan.stride >= kLimit || plan.dilation >= kLimit ||
+        taps >= kLimit) {
+      return false;
+    }
+    // Of a phase, pitch and distance of positions are at most stride times
+    // dilation.
+    const int64_t step = plan.stride * plan.dilation;
+    return step < kLimit && taps * step < kLimit &&
+           size + taps * step < kLimit / (src > dst ? src : dst);
+  };
+  return fits(view.rows, view.src.row, view.dst.row) &&
+         fits(view.cols, view.src.col, view.dst.col) &&
+         view.src.image < kLimit && view.dst.image < kLimit &&
+         view.filter_depth < kLimit;
+}
+
 }  // namespace tf_dwgrad
 
 #endif  // TF_DWGRAD_CC_KERNELS_GPU_GATHER_VIEW_H_

@@ -19,10 +19,24 @@ struct GatherChoice {
   bool (*pays)(const GatherView& view, int64_t element_bytes);
 };
 
+// Taps of a phase, at most.
+int64_t MostTaps(const GatherPlan& plan) {
+  const int64_t step = plan.tap_step < 0 ? -plan.tap_step : plan.tap_step;
+  return CeilDiv(plan.filter_size, step);
+}
+
 constexpr GatherChoice kGatherChoices[] = {
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
      [](const GatherView&, int64_t) { return true; }},
+    {GatherVariant::kStaged, "staged",
+     [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },
+     [](const GatherView& view, int64_t) {
+       // A warp's lanes are channels, and barriers cost the more the fewer
+       // products lie between them.
+       return view.dst_depth >= 16 &&
+              MostTaps(view.rows) * MostTaps(view.cols) >= 16;
+     }},
     {GatherVariant::kGeneral, "general",
      [](const GatherView&, int64_t) { return true; },
      [](const GatherView&, int64_t) { return true; }},

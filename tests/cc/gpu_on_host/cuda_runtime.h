@@ -16,6 +16,7 @@
 #define __host__
 #define __device__
 #define __shared__
+#define __forceinline__ inline
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 

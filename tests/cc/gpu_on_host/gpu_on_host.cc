@@ -26,7 +26,7 @@ namespace gpu_on_host {
 namespace {
 
 constexpr size_t kMaxSharedBytes = 48 << 10;
-constexpr size_t kSharedGuard = 4 << 10;
+constexpr size_t kSharedGuard = 512;
 constexpr unsigned char kPoison = 0xff;  // a NaN in every type
 
 }  // namespace
