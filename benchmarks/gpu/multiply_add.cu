@@ -26,8 +26,8 @@ __global__ void MultiplyAdd(int rounds, T* result) {
 }  // namespace
 
 // `result` holds 256 numbers per block. Returns the floating-point operations.
-extern "C" __attribute__((visibility("default"))) int64_t TfDwgradMultiplyAdd(
-    int is_double, int blocks, int rounds, void* result) {
+extern "C" __attribute__((visibility("default"))) int64_t
+TfDwgradMultiplyAdd(int is_double, int blocks, int rounds, void* result) {
   if (is_double) {
     MultiplyAdd<<<blocks, kThreads>>>(rounds, static_cast<double*>(result));
   } else {
