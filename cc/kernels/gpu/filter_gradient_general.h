@@ -1,10 +1,10 @@
-// The filter gradient for any problem, in two stages: the output rows of all
-// images are cut into chunks, each of which gives a partial sum of every tap;
-// then the partial sums are added, always in the same order.
+// The filter gradient for any problem. The output rows of all images are cut
+// into chunks, each of which gives a partial sum of every tap.
 
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_FILTER_GRADIENT_GENERAL_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_FILTER_GRADIENT_GENERAL_H_
 
+#include "cc/kernels/gpu/add_partial_sums.h"
 #include "cc/kernels/gpu/device.h"
 #include "cc/kernels/gpu/filter_gradient_view.h"
 
@@ -153,54 +153,6 @@ __global__ void __launch_bounds__(kTapThreads)
                           partial);
     }
   }
-}
-
-inline constexpr int kSumColumns = 32;  // filter elements of a block
-inline constexpr int kSumParts = 8;     // threads that share an element
-
-// Stage two: adds the partial sums of all chunks and rounds once.
-template <typename T>
-__global__ void __launch_bounds__(kSumColumns* kSumParts)
-    AddPartialSums(int64_t filter_size, int64_t num_chunks,
-                   const Accumulator<T>* __restrict__ partial,
-                   T* __restrict__ filter_gradient) {
-  extern __shared__ __align__(16) unsigned char dynamic_shared[];
-  Accumulator<T>* shared = reinterpret_cast<Accumulator<T>*>(dynamic_shared);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int part = thread / kSumColumns;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kSumColumns;
-  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kSumColumns;
-       first < filter_size; first += stride) {
-    const int64_t element = first + thread % kSumColumns;
-    Accumulator<T> sum = 0;
-    if (element < filter_size) {
-      for (int64_t chunk = part; chunk < num_chunks; chunk += kSumParts) {
-        sum += partial[chunk * filter_size + element];
-      }
-    }
-    __syncthreads();  // The previous round's sums have been read.
-    shared[thread] = sum;
-    __syncthreads();
-    if (part == 0 && element < filter_size) {
-#pragma unroll
-      for (int i = 1; i < kSumParts; ++i) {
-        sum += shared[i * kSumColumns + thread];
-      }
-      Narrow(sum, &filter_gradient[element]);
-    }
-  }
-}
-
-template <typename T>
-cudaError_t LaunchAddPartialSums(const FilterGradientView& view,
-                                 const void* partial, void* filter_gradient,
-                                 cudaStream_t stream) {
-  const int64_t blocks = CeilDiv(view.filter_size, kSumColumns);
-  return Launch(AddPartialSums<T>, GridOf(blocks), kSumColumns * kSumParts,
-                kSumColumns * kSumParts * sizeof(Accumulator<T>), stream,
-                view.filter_size, view.num_chunks,
-                static_cast<const Accumulator<T>*>(partial),
-                static_cast<T*>(filter_gradient));
 }
 
 // How many chunks keep a large GPU busy.

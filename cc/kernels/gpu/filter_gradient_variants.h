@@ -9,7 +9,7 @@
 
 namespace tf_dwgrad {
 
-enum class FilterGradientVariant { kGeneral };
+enum class FilterGradientVariant { kStrips, kGeneral };
 
 // `workspace` holds num_chunks partial sums of every filter element, as
 // accumulators.

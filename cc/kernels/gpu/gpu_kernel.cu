@@ -1,4 +1,5 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
+#include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_variants.h"
@@ -51,6 +52,9 @@ struct FilterGradientChoice {
 };
 
 constexpr FilterGradientChoice kFilterGradientChoices[] = {
+    {FilterGradientVariant::kStrips, "strips",
+     [](const FilterGradientView& view, int64_t) { return StripsApply(view); },
+     [](const FilterGradientView&, int64_t) { return true; }, StripChunks},
     {FilterGradientVariant::kGeneral, "general",
      [](const FilterGradientView&, int64_t) { return true; },
      [](const FilterGradientView&, int64_t) { return true; }, GeneralChunks},
