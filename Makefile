@@ -12,7 +12,7 @@ JOBS := $(shell nproc 2>/dev/null || echo 2)
 # What goes into the package. Folders too: their times change when a file is deleted.
 SOURCES := setup.py pyproject.toml CMakeLists.txt README.md \
   $(shell find cc cmake python/tf_dwgrad ! -path '*/__pycache__*' \
-            \( -type d -o -name '*.cc' -o -name '*.h' -o -name '*.py' \
+            \( -type d -o -name '*.cc' -o -name '*.cu' -o -name '*.h' -o -name '*.py' \
                -o -name '*.csv' -o -name '*.in' -o -name '*.lds' \
                -o -name '*.cmake' \))
 
@@ -21,7 +21,7 @@ SOURCES := setup.py pyproject.toml CMakeLists.txt README.md \
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH" MAKEFLAGS= MFLAGS=
 # Hides "failed call to cuInit", which every machine without a GPU gets.
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
-CXX_FILES = $$(git ls-files '*.cc' '*.h')
+CXX_FILES = $$(git ls-files '*.cc' '*.cu' '*.h')
 
 ifdef PYTHON
 export PYTHON

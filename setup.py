@@ -96,6 +96,9 @@ class BuildWithCMake(build_ext):
                 "Unix Makefiles",
                 "-DCMAKE_BUILD_TYPE=Release",
                 f"-DPython_EXECUTABLE={sys.executable}",
+                f"-DTF_DWGRAD_CUDA={os.environ.get('TF_DWGRAD_CUDA') or 'AUTO'}",
+                "-DTF_DWGRAD_CUDA_ARCHITECTURES="
+                + os.environ.get("TF_DWGRAD_CUDA_ARCHITECTURES", ""),
             ],
             [cmake, "--build", str(build_dir), "--parallel", jobs],
         ):

@@ -261,6 +261,8 @@ def test_the_library_exports_nothing_of_others():
         "tf_dwgrad_cpu_isa",
         "tf_dwgrad_cpu_isa_reason",
         "tf_dwgrad_run_cpu_kernel",
+        "tf_dwgrad_cuda_architectures",
+        "tf_dwgrad_cuda_version",
         "tf_dwgrad_usable_cpu_isas",
     }
 
@@ -281,14 +283,14 @@ FREE_OF_TENSORFLOW = [
     or path.name == "gather_plan.h"
     or path.name.startswith("cpu_kernel_entry.")
     or path.name in ("custom_call.h", "pool_parallel_for.h")
-    or path.parent == CC / "kernels" / "cpu"
+    or path.parent in (CC / "kernels" / "cpu", CC / "kernels" / "gpu")
 ]
 
 
 def test_the_lists_of_sources_are_not_empty():
     names = {path.name for path in FREE_OF_TENSORFLOW}
     assert {"conv_geometry.h", "conv_geometry.cc", "gather_plan.h"} <= names
-    assert {"cpu_kernel.cc", "kernel_problem.h"} <= names
+    assert {"cpu_kernel.cc", "kernel_problem.h", "gpu_kernel.h"} <= names
     assert "depthwise_conv_op.cc" in {path.name for path in SOURCES}
     op = CC / "kernels" / "depthwise_conv_op.cc"
     assert any(header.startswith("tensorflow/") for header in includes(op))
@@ -305,6 +307,16 @@ def test_the_kernels_do_not_know_tensorflow(path):
     for header in includes(path):
         if header.startswith("cc/"):
             assert CC.parent / header in FREE_OF_TENSORFLOW, header
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if path.suffix in (".cc", ".cpp")],
+    ids=lambda path: path.relative_to(CC).as_posix(),
+)
+def test_the_c_compiler_sees_no_cuda(path):
+    # TensorFlow brings CUDA's headers, of another release than nvcc's.
+    assert [header for header in includes(path) if "cuda" in header.lower()] == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 
 #include "cc/kernels/call_counters.h"
 #include "cc/kernels/read_attributes.h"
+#include "cc/kernels/read_operands.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
 namespace tf_dwgrad {

@@ -29,6 +29,12 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define TF_DWGRAD_HOST_DEVICE __host__ __device__
+#else
+#define TF_DWGRAD_HOST_DEVICE
+#endif
+
 namespace tf_dwgrad {
 
 // Taps first_tap, first_tap + tap_step, ... of which tap m reads first_src +
@@ -67,7 +73,7 @@ struct GatherPlan {
 
 namespace gather_plan_internal {
 
-static inline int64_t Gcd(int64_t a, int64_t b) {
+TF_DWGRAD_HOST_DEVICE static inline int64_t Gcd(int64_t a, int64_t b) {
   while (b != 0) {
     const int64_t rest = a % b;
     a = b;
@@ -77,7 +83,8 @@ static inline int64_t Gcd(int64_t a, int64_t b) {
 }
 
 // The x in [0, modulus) with a * x = 1 (mod modulus), for coprime a, modulus.
-static inline int64_t ModularInverse(int64_t a, int64_t modulus) {
+TF_DWGRAD_HOST_DEVICE static inline int64_t ModularInverse(int64_t a,
+                                                           int64_t modulus) {
   int64_t r0 = modulus, r1 = a % modulus;
   int64_t x0 = 0, x1 = 1;
   while (r1 != 0) {
@@ -95,9 +102,9 @@ static inline int64_t ModularInverse(int64_t a, int64_t modulus) {
 }  // namespace gather_plan_internal
 
 // dst is output, src is input.
-static inline GatherPlan MakeForwardPlan(int64_t in, int64_t out,
-                                         int64_t filter, int64_t stride,
-                                         int64_t dilation, int64_t pad) {
+TF_DWGRAD_HOST_DEVICE static inline GatherPlan MakeForwardPlan(
+    int64_t in, int64_t out, int64_t filter, int64_t stride, int64_t dilation,
+    int64_t pad) {
   const int64_t gcd = gather_plan_internal::Gcd(stride, dilation);
   GatherPlan plan;
   plan.dst_size = out;
@@ -121,9 +128,9 @@ static inline GatherPlan MakeForwardPlan(int64_t in, int64_t out,
 
 // dst is dX (size `in`), src is dY (size `out`). Taps run downwards, so that
 // the source moves up with both t and m.
-static inline GatherPlan MakeInputGradientPlan(int64_t in, int64_t out,
-                                               int64_t filter, int64_t stride,
-                                               int64_t dilation, int64_t pad) {
+TF_DWGRAD_HOST_DEVICE static inline GatherPlan MakeInputGradientPlan(
+    int64_t in, int64_t out, int64_t filter, int64_t stride, int64_t dilation,
+    int64_t pad) {
   const int64_t gcd = gather_plan_internal::Gcd(stride, dilation);
   GatherPlan plan;
   plan.dst_size = in;
@@ -146,17 +153,19 @@ static inline GatherPlan MakeInputGradientPlan(int64_t in, int64_t out,
   return plan;
 }
 
-static inline int64_t PhaseCount(const GatherPlan& plan) {
+TF_DWGRAD_HOST_DEVICE static inline int64_t PhaseCount(const GatherPlan& plan) {
   return plan.num_phases < plan.dst_size ? plan.num_phases : plan.dst_size;
 }
 
 // Positions of a phase that lie inside dst.
-static inline int64_t PhaseSize(const GatherPlan& plan, int64_t phase) {
+TF_DWGRAD_HOST_DEVICE static inline int64_t PhaseSize(const GatherPlan& plan,
+                                                      int64_t phase) {
   return (plan.dst_size - phase + plan.num_phases - 1) / plan.num_phases;
 }
 
 // The first run of a phase. It has no taps if no tap reaches the phase.
-static inline TapRun FirstRun(const GatherPlan& plan, int64_t phase) {
+TF_DWGRAD_HOST_DEVICE static inline TapRun FirstRun(const GatherPlan& plan,
+                                                    int64_t phase) {
   TapRun run;
   run.first_tap = 0;
   run.num_taps = 0;
@@ -180,15 +189,16 @@ static inline TapRun FirstRun(const GatherPlan& plan, int64_t phase) {
 }
 
 // Turns run `index` - 1 of a phase into run `index`, for 0 < index < num_runs.
-static inline void NextRun(const GatherPlan& plan, int64_t index, TapRun* run) {
+TF_DWGRAD_HOST_DEVICE static inline void NextRun(const GatherPlan& plan,
+                                                 int64_t index, TapRun* run) {
   run->first_tap = index;
   run->num_taps = plan.taps_per_run + (index < plan.longer_runs ? 1 : 0);
   run->first_src += plan.src_per_run;
 }
 
 // The m in [0, limit) whose source base + m * pitch lies inside src.
-static inline TapRange ClipToSource(const GatherPlan& plan, int64_t base,
-                                    int64_t limit) {
+TF_DWGRAD_HOST_DEVICE static inline TapRange ClipToSource(
+    const GatherPlan& plan, int64_t base, int64_t limit) {
   TapRange range = {0, limit};
   const int64_t last = plan.src_size - 1;
   // Away from the borders nothing needs a division.
@@ -210,9 +220,9 @@ struct SourceRange {
 // The sources inside src of the positions [begin, end) of the phases
 // [first_phase, end_phase), and whatever lies between them; `skip` leaves out
 // those between that are not on the lattice of a single phase.
-static inline SourceRange SourcesOf(const GatherPlan& plan, int64_t first_phase,
-                                    int64_t end_phase, int64_t begin,
-                                    int64_t end, bool skip) {
+TF_DWGRAD_HOST_DEVICE static inline SourceRange SourcesOf(
+    const GatherPlan& plan, int64_t first_phase, int64_t end_phase,
+    int64_t begin, int64_t end, bool skip) {
   SourceRange range = {0, 0, 1};
   if (skip && plan.num_runs == 1 && end_phase - first_phase == 1) {
     range.pitch = plan.pitch;
@@ -241,5 +251,7 @@ static inline SourceRange SourcesOf(const GatherPlan& plan, int64_t first_phase,
 }
 
 }  // namespace tf_dwgrad
+
+#undef TF_DWGRAD_HOST_DEVICE
 
 #endif  // TF_DWGRAD_CC_KERNELS_GATHER_PLAN_H_

@@ -32,3 +32,23 @@ TF_DWGRAD_EXPORT int64_t tf_dwgrad_calls(int op, int type, int route) {
 }
 
 TF_DWGRAD_EXPORT void tf_dwgrad_reset_calls() { tf_dwgrad::ResetCalls(); }
+
+// The CUDA release that the GPU kernels were compiled with, e.g. "13.0.88", or
+// an empty string if there are none.
+TF_DWGRAD_EXPORT const char* tf_dwgrad_cuda_version() {
+#ifdef TF_DWGRAD_CUDA_VERSION
+  return TF_DWGRAD_CUDA_VERSION;
+#else
+  return "";
+#endif
+}
+
+// The GPUs they were compiled for: "75-real 80-real 90-virtual", where real is
+// machine code and virtual is PTX.
+TF_DWGRAD_EXPORT const char* tf_dwgrad_cuda_architectures() {
+#ifdef TF_DWGRAD_CUDA_ARCHITECTURES
+  return TF_DWGRAD_CUDA_ARCHITECTURES;
+#else
+  return "";
+#endif
+}

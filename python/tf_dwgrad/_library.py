@@ -85,6 +85,20 @@ def usable_cpu_isas() -> list[str]:
     return library().tf_dwgrad_usable_cpu_isas().decode().split(",")
 
 
+def cuda_version() -> str:
+    """Returns the CUDA release that compiled the GPU kernels; empty without any."""
+    return library().tf_dwgrad_cuda_version().decode()
+
+
+def cuda_architectures() -> list[str]:
+    """Returns the GPUs that the GPU kernels were compiled for.
+
+    Each is a compute capability without its dot, as machine code (``"80-real"``) or as
+    PTX (``"90-virtual"``), which the driver compiles for newer GPUs.
+    """
+    return library().tf_dwgrad_cuda_architectures().decode().split()
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """Returns the op library as a set of C functions."""
@@ -94,6 +108,8 @@ def library() -> ctypes.CDLL:
         "tf_dwgrad_cpu_isa",
         "tf_dwgrad_cpu_isa_reason",
         "tf_dwgrad_usable_cpu_isas",
+        "tf_dwgrad_cuda_version",
+        "tf_dwgrad_cuda_architectures",
         "tf_dwgrad_register_builtin_names",
     ):
         getattr(opened, name).restype = ctypes.c_char_p

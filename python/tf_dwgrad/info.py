@@ -6,7 +6,14 @@ import platform
 import tensorflow as tf
 
 import tf_dwgrad
-from tf_dwgrad._library import OVERRIDE, cpu_isa, cpu_isa_reason, xla_failure
+from tf_dwgrad._library import (
+    OVERRIDE,
+    cpu_isa,
+    cpu_isa_reason,
+    cuda_architectures,
+    cuda_version,
+    xla_failure,
+)
 
 
 def cpu_model() -> str:
@@ -30,6 +37,26 @@ def cpu_model() -> str:
     )
 
 
+def gpu_kernels(no_cuda_because: str = "") -> str:
+    """Returns what the GPU kernels were compiled with and for, or that there are none.
+
+    Args:
+        no_cuda_because: the reason that the build gave, if it is known.
+    """
+    if not cuda_version():
+        return f"none: built without CUDA, {no_cuda_because}".removesuffix(", ")
+    words = []
+    for architecture in cuda_architectures():
+        capability, _, form = architecture.partition("-")
+        capability = f"{capability[:-1]}.{capability[-1]}"
+        # Without a form it is both.
+        if form != "virtual":
+            words.append(capability)
+        if form != "real":
+            words.append(f"PTX of {capability}")
+    return f"CUDA {cuda_version()} for compute capability {', '.join(words)}"
+
+
 def describe() -> dict[str, str]:
     """Returns the facts that a bug report needs, by name."""
     # A library that stands in for the installed one says nothing of its build.
@@ -47,6 +74,7 @@ def describe() -> dict[str, str]:
         "CPU": f"{cpu_model()}, {os.cpu_count()} logical cores",
         "CPU kernels": f"{cpu_isa()}: {cpu_isa_reason()}",
         "jit_compile on the CPU": f"no: {failure}" if failure else "yes",
+        "GPU kernels": gpu_kernels(build.get("no_cuda_because", "")),
         "devices TensorFlow sees": ", ".join(devices),
         "ops": "DwgradDepthwiseConv2d, DwgradDepthwiseConv2dBackpropInput, "
         "DwgradDepthwiseConv2dBackpropFilter",

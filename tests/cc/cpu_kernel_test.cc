@@ -1,288 +1,44 @@
 // The CPU kernels on random small problems against a direct evaluation of the
-// definition, exactly, with the units of work in random pieces and order. The
-// result starts poisoned and guards around it must stay untouched.
+// definition, exactly, with the units of work in random pieces and order.
 
 #include "cc/kernels/cpu/cpu_kernel.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <random>
-#include <sstream>
-#include <string>
+#include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "cc/kernels/cpu/choose_kernels.h"
 #include "cc/kernels/cpu/run_cpu_kernel.h"
 #include "tests/cc/check.h"
+#include "tests/cc/random_problems.h"
 
 namespace tf_dwgrad {
 namespace {
 
-using Random = std::mt19937;
-
-int64_t Pick(Random& random, std::initializer_list<int64_t> values) {
-  return values.begin()[random() % values.size()];
-}
-
-// Small integers are exact in every type.
-struct Tensor {
-  std::vector<double> values;
-  std::vector<unsigned char> bytes;
-};
-
-void Encode(double value, ElementType type, unsigned char* to) {
-  if (type == ElementType::kFloat64) {
-    std::memcpy(to, &value, 8);
-    return;
-  }
-  const float narrow = static_cast<float>(value);
-  uint32_t bits;
-  std::memcpy(&bits, &narrow, 4);
-  if (type == ElementType::kFloat32) {
-    std::memcpy(to, &bits, 4);
-    return;
-  }
-  uint16_t half = static_cast<uint16_t>(bits >> 16);
-  if (type == ElementType::kHalf) {
-    const uint32_t sign = bits >> 31 << 15;
-    const uint32_t magnitude = bits & 0x7fffffff;
-    half = static_cast<uint16_t>(
-        sign | (magnitude == 0 ? 0 : (magnitude >> 13) - (112 << 10)));
-  }
-  std::memcpy(to, &half, 2);
-}
-
-double Decode(const unsigned char* from, ElementType type) {
-  if (type == ElementType::kFloat64) {
-    double value;
-    std::memcpy(&value, from, 8);
-    return value;
-  }
-  uint32_t bits = 0;
-  if (type == ElementType::kFloat32) {
-    std::memcpy(&bits, from, 4);
-  } else {
-    uint16_t half;
-    std::memcpy(&half, from, 2);
-    if (type == ElementType::kHalf) {
-      const int exponent = (half >> 10) & 31;
-      const double magnitude =
-          exponent == 0 ? std::ldexp(half & 1023, -24)
-                        : std::ldexp((half & 1023) + 1024, exponent - 25);
-      if (exponent == 31) return NAN;
-      return half & 0x8000 ? -magnitude : magnitude;
-    }
-    bits = static_cast<uint32_t>(half) << 16;
-  }
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-Tensor RandomTensor(Random& random, ElementType type, int64_t size) {
-  Tensor tensor;
-  tensor.bytes.resize(size * SizeOf(type));
-  for (int64_t i = 0; i < size; ++i) {
-    tensor.values.push_back(static_cast<int>(random() % 3) - 1);
-    Encode(tensor.values[i], type, &tensor.bytes[i * SizeOf(type)]);
-  }
-  return tensor;
-}
-
-struct Problem {
-  ConvGeometry geometry;
-  std::string text;
-
-  int64_t InputIndex(int64_t n, int64_t y, int64_t x, int64_t c) const {
-    const ConvGeometry& g = geometry;
-    return g.data_format == DataFormat::kNHWC
-               ? ((n * g.rows.in + y) * g.cols.in + x) * g.in_depth + c
-               : ((n * g.in_depth + c) * g.rows.in + y) * g.cols.in + x;
-  }
-  int64_t OutputIndex(int64_t n, int64_t i, int64_t j, int64_t k) const {
-    const ConvGeometry& g = geometry;
-    return g.data_format == DataFormat::kNHWC
-               ? ((n * g.rows.out + i) * g.cols.out + j) * g.out_depth() + k
-               : ((n * g.out_depth() + k) * g.rows.out + i) * g.cols.out + j;
-  }
-  int64_t InputSize() const {
-    const ConvGeometry& g = geometry;
-    return g.batch * g.rows.in * g.cols.in * g.in_depth;
-  }
-  int64_t OutputSize() const {
-    const ConvGeometry& g = geometry;
-    return g.batch * g.rows.out * g.cols.out * g.out_depth();
-  }
-  int64_t FilterSize() const {
-    const ConvGeometry& g = geometry;
-    return g.rows.filter * g.cols.filter * g.out_depth();
-  }
-};
-
-AxisGeometry RandomAxis(Random& random, bool wide) {
-  for (;;) {
-    AxisGeometry axis;
-    axis.in = wide ? 10 + random() % 290 : 1 + random() % 16;
-    axis.filter = Pick(random, {1, 1, 2, 3, 3, 4, 5, 6, 7, 9, 13, 31});
-    axis.stride = Pick(random, {1, 1, 1, 2, 2, 3, 4, 7});
-    axis.dilation = Pick(random, {1, 1, 1, 2, 3, 4, 6});
-    axis.pad_before = random() % 8;
-    const int64_t room = axis.in + axis.pad_before + random() % 8 -
-                         ((axis.filter - 1) * axis.dilation + 1);
-    if (room < 0) continue;
-    axis.out = room / axis.stride + 1;
-    return axis;
-  }
-}
-
-Problem RandomProblem(Random& random) {
-  Problem problem;
-  ConvGeometry& g = problem.geometry;
-  g.data_format = random() % 2 ? DataFormat::kNHWC : DataFormat::kNCHW;
-  const bool wide = random() % 8 == 0;
-  g.batch = 1 + random() % 2;
-  g.in_depth = wide ? Pick(random, {1, 3, 8})
-                    : Pick(random, {1, 2, 3, 4, 7, 8, 15, 16, 17, 24, 33, 40});
-  g.depth_multiplier = wide ? 1 : Pick(random, {1, 1, 1, 2, 3, 4, 5, 8});
-  if (random() % 16 == 0) g.in_depth = Pick(random, {256, 257, 270, 300});
-  if (random() % 16 == 0) {
-    g.in_depth = Pick(random, {1, 2});
-    g.depth_multiplier = Pick(random, {100, 255, 256, 257, 520});
-  }
-  // Few channels of many images share a vector.
-  if (random() % 4 == 0) {
-    g.batch = 3 + random() % 20;
-    g.in_depth = Pick(random, {1, 1, 2, 3, 4, 5, 7, 8, 12});
-    g.depth_multiplier = Pick(random, {1, 1, 2, 3, 4, 5, 8, 9, 17});
-  }
-  g.rows = RandomAxis(random, false);
-  g.cols = RandomAxis(random, wide);
-  std::ostringstream text;
-  text << (g.data_format == DataFormat::kNHWC ? "NHWC" : "NCHW") << " batch "
-       << g.batch << " depth " << g.in_depth << "x" << g.depth_multiplier;
-  for (const AxisGeometry& axis : {g.rows, g.cols}) {
-    text << " | in " << axis.in << " out " << axis.out << " filter "
-         << axis.filter << " stride " << axis.stride << " dilation "
-         << axis.dilation << " pad " << axis.pad_before;
-  }
-  problem.text = text.str();
-  return problem;
-}
-
-// Calls visit(input index, filter index, output index) for every product.
-template <typename Visit>
-void ForEachProduct(const Problem& problem, Visit visit) {
-  const ConvGeometry& g = problem.geometry;
-  for (int64_t n = 0; n < g.batch; ++n)
-    for (int64_t i = 0; i < g.rows.out; ++i)
-      for (int64_t r = 0; r < g.rows.filter; ++r) {
-        const int64_t y =
-            i * g.rows.stride - g.rows.pad_before + r * g.rows.dilation;
-        if (y < 0 || y >= g.rows.in) continue;
-        for (int64_t j = 0; j < g.cols.out; ++j)
-          for (int64_t s = 0; s < g.cols.filter; ++s) {
-            const int64_t x =
-                j * g.cols.stride - g.cols.pad_before + s * g.cols.dilation;
-            if (x < 0 || x >= g.cols.in) continue;
-            for (int64_t k = 0; k < g.out_depth(); ++k) {
-              visit(problem.InputIndex(n, y, x, k / g.depth_multiplier),
-                    (r * g.cols.filter + s) * g.out_depth() + k,
-                    problem.OutputIndex(n, i, j, k));
-            }
-          }
-      }
-}
-
 void TestOp(Random& random, const Problem& problem, ConvOp op,
             ElementType type) {
-  const Tensor input = RandomTensor(random, type, problem.InputSize());
-  const Tensor filter = RandomTensor(random, type, problem.FilterSize());
-  const Tensor output = RandomTensor(random, type, problem.OutputSize());
-  std::vector<double> expected;
-  const Tensor *first, *second;
-  switch (op) {
-    case ConvOp::kForward:
-      expected.resize(problem.OutputSize());
-      first = &input;
-      second = &filter;
-      ForEachProduct(problem, [&](int64_t x, int64_t w, int64_t y) {
-        expected[y] += input.values[x] * filter.values[w];
-      });
-      break;
-    case ConvOp::kBackpropInput:
-      expected.resize(problem.InputSize());
-      first = &filter;
-      second = &output;
-      ForEachProduct(problem, [&](int64_t x, int64_t w, int64_t y) {
-        expected[x] += output.values[y] * filter.values[w];
-      });
-      break;
-    default:
-      expected.resize(problem.FilterSize());
-      first = &input;
-      second = &output;
-      ForEachProduct(problem, [&](int64_t x, int64_t w, int64_t y) {
-        expected[w] += input.values[x] * output.values[y];
-      });
-      break;
-  }
-
-  constexpr int64_t kGuard = 256;
-  constexpr int64_t kAlignment = 64;       // as TensorFlow's tensors
-  constexpr unsigned char kPoison = 0xff;  // a NaN in every type
-  const int64_t size = static_cast<int64_t>(expected.size()) * SizeOf(type);
-  std::vector<unsigned char> storage(size + 2 * kGuard + kAlignment, kPoison);
-  unsigned char* result = storage.data();
-  while (reinterpret_cast<uintptr_t>(result) % kAlignment != 0) ++result;
-
   const CpuKernel kernel(op, type, problem.geometry);
-  std::vector<unsigned char> workspace_storage(
-      kernel.workspace_bytes() + 2 * kGuard + kAlignment, kPoison);
-  unsigned char* workspace = workspace_storage.data() + kGuard;
-  while (reinterpret_cast<uintptr_t>(workspace) % kAlignment != 0) ++workspace;
-  // Both phases in random pieces and order.
-  kernel.RunAll(first->bytes.data(), second->bytes.data(), result + kGuard,
-                workspace, [&](int64_t units, double, auto do_units) {
-                  std::vector<std::pair<int64_t, int64_t>> pieces;
-                  for (int64_t begin = 0; begin < units;) {
-                    const int64_t end =
-                        std::min<int64_t>(units, begin + 1 + random() % units);
-                    pieces.emplace_back(begin, end);
-                    begin = end;
-                  }
-                  std::shuffle(pieces.begin(), pieces.end(), random);
-                  for (const auto& [begin, end] : pieces) do_units(begin, end);
-                });
-
-  const char* op_name = op == ConvOp::kForward         ? "forward"
-                        : op == ConvOp::kBackpropInput ? "input gradient"
-                                                       : "filter gradient";
-  for (int64_t i = 0; i < kGuard; ++i) {
-    if (result[i] != kPoison || result[size + kGuard + i] != kPoison ||
-        workspace[-1 - i] != kPoison ||
-        workspace[kernel.workspace_bytes() + i] != kPoison) {
-      CHECK_THAT(false, op_name
-                            << " type " << static_cast<int>(type)
-                            << " writes outside its result: " << problem.text);
-      return;
-    }
-  }
-  // bfloat16 holds integers up to 256, half up to 2048; beyond, the kernel
-  // rounds and the comparison would need to.
-  const double exact = type == ElementType::kBFloat16 ? 256
-                       : type == ElementType::kHalf   ? 2048
-                                                      : 1e7;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const double value = Decode(&result[kGuard + i * SizeOf(type)], type);
-    if (std::abs(expected[i]) <= exact && value != expected[i]) {
-      CHECK_THAT(false, op_name << " type " << static_cast<int>(type)
-                                << " element " << i << " is " << value
-                                << ", not " << expected[i] << ": "
-                                << problem.text);
-      return;
-    }
-  }
+  GuardedMemory workspace(static_cast<int64_t>(kernel.workspace_bytes()));
+  CheckOp(random, problem, op, type, "cpu",
+          [&](const void* first, const void* second, void* result) {
+            // Both phases in random pieces and order.
+            kernel.RunAll(first, second, result, workspace.data(),
+                          [&](int64_t units, double, auto do_units) {
+                            std::vector<std::pair<int64_t, int64_t>> pieces;
+                            for (int64_t begin = 0; begin < units;) {
+                              const int64_t end = std::min<int64_t>(
+                                  units, begin + 1 + random() % units);
+                              pieces.emplace_back(begin, end);
+                              begin = end;
+                            }
+                            std::shuffle(pieces.begin(), pieces.end(), random);
+                            for (const auto& [begin, end] : pieces)
+                              do_units(begin, end);
+                          });
+          });
+  CHECK_THAT(workspace.guards_are_intact(),
+             "writes outside its workspace: " << problem.text);
 }
 
 void TestEmpty() {

@@ -1,0 +1,62 @@
+// The second of the two stages of the filter gradient. The first gives a
+// partial sum of every filter element for each chunk of the images; here they
+// are added, always in the same order, and rounded once.
+
+#ifndef TF_DWGRAD_CC_KERNELS_GPU_ADD_PARTIAL_SUMS_H_
+#define TF_DWGRAD_CC_KERNELS_GPU_ADD_PARTIAL_SUMS_H_
+
+#include "cc/kernels/gpu/device.h"
+#include "cc/kernels/gpu/filter_gradient_view.h"
+
+namespace tf_dwgrad {
+
+inline constexpr int kSumColumns = 32;  // filter elements of a block
+inline constexpr int kSumParts = 8;     // threads that share an element
+
+template <typename T>
+__global__ void __launch_bounds__(kSumColumns* kSumParts)
+    AddPartialSums(int64_t filter_size, int64_t num_chunks,
+                   const Accumulator<T>* __restrict__ partial,
+                   T* __restrict__ filter_gradient) {
+  extern __shared__ __align__(16) unsigned char dynamic_shared[];
+  Accumulator<T>* shared = reinterpret_cast<Accumulator<T>*>(dynamic_shared);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int part = thread / kSumColumns;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kSumColumns;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kSumColumns;
+       first < filter_size; first += stride) {
+    const int64_t element = first + thread % kSumColumns;
+    Accumulator<T> sum = 0;
+    if (element < filter_size) {
+      for (int64_t chunk = part; chunk < num_chunks; chunk += kSumParts) {
+        sum += partial[chunk * filter_size + element];
+      }
+    }
+    __syncthreads();  // The previous round's sums have been read.
+    shared[thread] = sum;
+    __syncthreads();
+    if (part == 0 && element < filter_size) {
+#pragma unroll
+      for (int i = 1; i < kSumParts; ++i) {
+        sum += shared[i * kSumColumns + thread];
+      }
+      Narrow(sum, &filter_gradient[element]);
+    }
+  }
+}
+
+template <typename T>
+cudaError_t LaunchAddPartialSums(const FilterGradientView& view,
+                                 const void* partial, void* filter_gradient,
+                                 cudaStream_t stream) {
+  const int64_t blocks = CeilDiv(view.filter_size, kSumColumns);
+  return Launch(AddPartialSums<T>, GridOf(blocks), kSumColumns * kSumParts,
+                kSumColumns * kSumParts * sizeof(Accumulator<T>), stream,
+                view.filter_size, view.num_chunks,
+                static_cast<const Accumulator<T>*>(partial),
+                static_cast<T*>(filter_gradient));
+}
+
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_GPU_ADD_PARTIAL_SUMS_H_

@@ -1,0 +1,47 @@
+// Copies from global to shared memory that go on while the thread does. Older
+// architectures copy at once. A copy can be read after WaitForCopies and a
+// barrier.
+
+#ifndef TF_DWGRAD_CC_KERNELS_GPU_COPY_ASYNC_H_
+#define TF_DWGRAD_CC_KERNELS_GPU_COPY_ASYNC_H_
+
+#include "cc/kernels/gpu/device.h"
+
+namespace tf_dwgrad {
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+
+// 16 bytes, both addresses aligned to as many.
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+
+// The copies since the last call form a group.
+__device__ __forceinline__ void FinishCopyGroup() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits for this thread's groups but the newest `kPending`.
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+#else
+
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
+  *static_cast<Vector<uint32_t, 4>*>(shared) =
+      *static_cast<const Vector<uint32_t, 4>*>(global);
+}
+__device__ __forceinline__ void FinishCopyGroup() {}
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {}
+
+#endif
+
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_GPU_COPY_ASYNC_H_

@@ -1,0 +1,10 @@
+#include "cc/kernels/gpu/filter_gradient.h"
+
+namespace tf_dwgrad {
+
+template cudaError_t LaunchFilterGradient<double>(FilterGradientVariant,
+                                                  const FilterGradientView&,
+                                                  const void*, const void*,
+                                                  void*, void*, cudaStream_t);
+
+}  // namespace tf_dwgrad

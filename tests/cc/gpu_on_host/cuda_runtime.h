@@ -1,0 +1,95 @@
+// Stands in for CUDA's headers so that a C++ compiler can build the GPU kernels
+// for the CPU. A launch runs the blocks of its grid one after the other before
+// it returns. The threads of a block run one after the other too, as fibers
+// that take turns at barriers.
+
+#ifndef TF_DWGRAD_TESTS_CC_GPU_ON_HOST_CUDA_RUNTIME_H_
+#define TF_DWGRAD_TESTS_CC_GPU_ON_HOST_CUDA_RUNTIME_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __host__
+#define __device__
+#define __shared__
+#define __forceinline__ inline
+#define __align__(bytes) __attribute__((aligned(bytes)))
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1)
+      : x(x), y(y), z(z) {}
+};
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "invalid argument";
+}
+
+using cudaStream_t = struct CUstream_st*;
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim;
+  dim3 blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+// Of the thread that runs now.
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+void __syncthreads();
+
+namespace tf_dwgrad {
+// What `extern __shared__` arrays of the kernels name.
+extern unsigned char dynamic_shared[];
+}  // namespace tf_dwgrad
+
+namespace gpu_on_host {
+// Runs `thread` for every thread of the grid. What a GPU would not accept or
+// leaves undefined ends the process: too large a grid, block or shared memory,
+// writing behind shared memory, or a barrier that not all threads reach.
+// Shared memory starts as NaNs in every block.
+void RunGrid(const cudaLaunchConfig_t& config,
+             const std::function<void()>& thread);
+}  // namespace gpu_on_host
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
+                               void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  gpu_on_host::RunGrid(*config, [&] { kernel(arguments...); });
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes,
+                                   cudaStream_t) {
+  std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+
+inline float __uint_as_float(unsigned bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+struct __half {
+  uint16_t bits;
+};
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
+inline uint16_t __half_as_ushort(__half value) { return value.bits; }
+inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
+float __half2float(__half value);
+__half __float2half_rn(float value);
+__nv_bfloat16 __float2bfloat16_rn(float value);
+
+#endif  // TF_DWGRAD_TESTS_CC_GPU_ON_HOST_CUDA_RUNTIME_H_
