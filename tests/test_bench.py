@@ -1,5 +1,6 @@
 """The benchmark: that it counts, checks, compares and reports right. No timing."""
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
@@ -536,3 +537,54 @@ def test_a_folder_that_cannot_be_made_is_found_out_first(monkeypatch, capsys, tm
 def test_the_package_offers_what_the_command_line_needs():
     assert callable(bench.add_arguments)
     assert callable(bench.run)
+
+
+# --- Whole models -------------------------------------------------------------------
+
+
+def test_models_are_measured(tmp_path):
+    """Two small models: the table and every file."""
+    completed = run_python(
+        *("-m", "tf_dwgrad", "bench", "--models", "--image-size", 32, "--batch", 1),
+        *("--model", "MobileNetV2", "--model", "RepLKNet block"),
+        *("--mode", "function", "--mode", "jit", "--dtype", "float32"),
+        *("--seconds", 0.01, "--csv", tmp_path / "m.csv"),
+        *("--json", tmp_path / "m.json", "--plots", tmp_path),
+        cwd=TESTS,
+    )
+    rows = json.loads((tmp_path / "m.json").read_text())["results"]
+    assert [(row["model"], row["mode"]) for row in rows] == [
+        ("MobileNetV2", "function"),
+        ("MobileNetV2", "jit"),
+        ("RepLKNet block", "function"),
+        ("RepLKNet block", "jit"),
+    ]
+    for row in rows:
+        assert row["calls_served"] == (51 if row["model"] == "MobileNetV2" else 3)
+        assert row["ratio"] == pytest.approx(
+            row["disabled_ms"] / row["enabled_ms"], rel=0.01
+        )
+        assert row["model"] in completed.stdout
+    lines = (tmp_path / "m.csv").read_text().splitlines()
+    assert len(list(csv.DictReader(lines[1:]))) == 4
+    assert (tmp_path / "models.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_models_that_there_are_not_are_refused(monkeypatch, capsys):
+    assert run_here(monkeypatch, "--models", "--model", "NoNet") == 1
+    assert "no model 'NoNet'; there are MobileNetV2" in capsys.readouterr().err
+    assert run_here(monkeypatch, "--models", "--dtype", "half") == 1
+    assert "not in half" in capsys.readouterr().err
+
+
+def test_images_that_are_too_small_for_a_model_are_refused(monkeypatch, capsys):
+    options = ("--models", "--model", "Xception", "--image-size", 8, "--batch", 1)
+    assert run_here(monkeypatch, *options, "--mode", "eager") == 1
+    assert "Xception on 8x8: " in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_served_ends_the_benchmark(monkeypatch, capsys):
+    monkeypatch.setattr(tf_dwgrad, "enabled", contextlib.nullcontext)
+    options = ("--models", "--model", "RepLKNet block", "--image-size", 16)
+    assert run_here(monkeypatch, *options, "--batch", 1, "--mode", "eager") == 1
+    assert "none of the calls" in capsys.readouterr().err
