@@ -28,6 +28,7 @@ from numerics import (
     tensors,
 )
 from reference import DTYPES, Case, random_case
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.framework import kernels
 from tf_dwgrad._library import xla_failure, xla_library_path
 
@@ -41,6 +42,10 @@ pytestmark = pytest.mark.skipif(
 def hlo(function, *arguments):
     """What XLA makes of a compiled function, before it optimises."""
     return function.experimental_get_compiler_ir(*arguments)(stage="hlo")
+
+
+def integers(shape, seed=0, dtype=np.float32):
+    return tf.constant(np.random.default_rng(seed).integers(-3, 4, shape).astype(dtype))
 
 
 def assert_same_bits(got, want, context):
@@ -100,6 +105,53 @@ def test_subnormal_results():
     operands = (x * np.float32(2.0**-127), w, dy)
     got, want = run_ops(case, *operands, jit=True), run_ops(case, *operands)
     assert got["forward"].tobytes() == want["forward"].tobytes()
+
+
+# A program that was compiled by another version of the library and kept.
+KEPT_MODULE = """
+module {{
+  func.func public @main(%x: tensor<1x4x4x2xf32>, %w: tensor<3x3x2x1xf32>)
+      -> tensor<{elements}xf32> {{
+    %y = "stablehlo.custom_call"(%x, %w) {{
+        call_target_name = "tf_dwgrad_depthwise_conv2d",
+        api_version = 4 : i32,
+        backend_config = {{problem = array<i64: {problem}>}}
+      }} : (tensor<1x4x4x2xf32>, tensor<3x3x2x1xf32>) -> tensor<{elements}xf32>
+    return %y : tensor<{elements}xf32>
+  }}
+}}
+"""
+PROBLEM = "0, 0, 1, 2, 1, 4, 4, 3, 1, 1, 1, 4, 4, 3, 1, 1, 1"
+
+
+def call_kept(problem, elements, x, w):
+    call = tf.function(
+        lambda x, w: gen_xla_ops.xla_call_module(
+            args=[x, w],
+            version=9,
+            module=KEPT_MODULE.format(problem=problem, elements=elements),
+            Sout=[[elements]],
+            Tout=[tf.float32],
+            platforms=["CPU"],
+        ),
+        jit_compile=True,
+    )
+    return call(x, w)[0]
+
+
+def test_a_kept_program_is_checked_before_it_runs():
+    x, w = integers((1, 4, 4, 2)), integers((3, 3, 2, 1), 1)
+    want = tf_dwgrad.depthwise_conv2d(x, w, strides=[1] * 4, padding="SAME")
+    got = call_kept(PROBLEM, 32, x, w)
+    np.testing.assert_array_equal(got, tf.reshape(want, [-1]))
+    for problem, elements in (
+        (PROBLEM + ", 1", 32),
+        (PROBLEM.replace("0, 0, 1, 2", "0, 0, 8, 2"), 32),
+        (PROBLEM.replace("2, 1, 4, 4", "2, 1, 9, 4"), 32),
+        (PROBLEM, 31),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"a call of {TARGET}"):
+            call_kept(problem, elements, x, w)
 
 
 # --- What a GPU gets: convolutions of XLA's own ------------------------------------
@@ -170,10 +222,6 @@ def test_gpus_get_convolutions():
 # --- Sizes and control flow -------------------------------------------------------
 
 CASE = Case(2, (9, 8), 4, 3, (3, 2), (2, 1), (1, 3))
-
-
-def integers(shape, seed=0, dtype=np.float32):
-    return tf.constant(np.random.default_rng(seed).integers(-3, 4, shape).astype(dtype))
 
 
 def input_gradient(sizes, w, dy):
