@@ -20,7 +20,7 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
             ElementType type) {
   const CpuKernel kernel(op, type, problem.geometry);
   GuardedMemory workspace(static_cast<int64_t>(kernel.workspace_bytes()));
-  CheckOp(random, problem, op, type, "cpu",
+  CheckOp(random, problem, op, type, "cpu", false,
           [&](const void* first, const void* second, void* result) {
             // Both phases in random pieces and order.
             kernel.RunAll(first, second, result, workspace.data(),
