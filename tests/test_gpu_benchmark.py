@@ -304,6 +304,32 @@ def test_padding_that_pytorch_does_not_have():
     assert dict(timing.torch_calls("forward", shape, {})) == {}
 
 
+@needs_torch
+@pytest.mark.parametrize("op", launchers.OPS)
+def test_a_layer_is_timed_with_every_peer(library, op, monkeypatch):
+    """All but the clock, which is the GPU's."""
+
+    def time_in_turn(calls, repeats):
+        for call in calls.values():
+            call()
+        return {name: float(i) for i, name in enumerate(calls, 1)}
+
+    monkeypatch.setattr(timing, "time_in_turn", time_in_turn)
+    found = launchers.Launchers(library)
+    case = cases.Case(load_layers("DS-CNN-KWS")[0], 1, "float32", "NHWC")
+    row = timing.measure(found, op, case, 3, variants=True, device="cpu")
+    assert row["chosen"] in found.variants(op)
+    applying = {
+        f"variant {name}"
+        for number, name in enumerate(found.variants(op))
+        if found.applies(op, problems.shape_of(case).problem(), "float32", number)
+    }
+    assert set(row["seconds"]) == {"ours", "copy", *figures.PEERS} | applying
+    assert row["unavailable"] == {}
+    assert figures.ratio(row, figures.BEST_PEER) == 3
+    assert json.loads(json.dumps(row)) == row
+
+
 # --- What is reported -------------------------------------------------------------
 
 

@@ -59,6 +59,11 @@ def terms(op: str, shape: Shape) -> int:
     return shape.batch * shape.output_size[0] * shape.output_size[1]
 
 
+def current_stream(device: torch.device) -> int:
+    """PyTorch's stream, as a cudaStream_t."""
+    return torch.cuda.current_stream().cuda_stream if device.type == "cuda" else 0
+
+
 def run(
     launchers: Launchers,
     op: str,
@@ -100,9 +105,6 @@ def run(
     size = launchers.workspace_bytes(op, problem, dtype, variant)
     # NaN in every type.
     workspace = torch.full((size + 256,), 0xFF, dtype=torch.uint8, device=first.device)
-    stream = (
-        torch.cuda.current_stream().cuda_stream if first.device.type == "cuda" else 0
-    )
     launchers.launch(
         op,
         problem,
@@ -110,7 +112,7 @@ def run(
         variant,
         (first.data_ptr(), second.data_ptr(), result.data_ptr()),
         (workspace.data_ptr(), size),
-        stream,
+        current_stream(first.device),
     )
     guards = torch.cat((space[:start], space[start + elements :]))
     if not (guards == _GUARD_VALUE).all() or not (workspace[size:] == 0xFF).all():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from check import TORCH, normals
+from check import TORCH, current_stream, normals
 from launchers import BEST, Launchers, LaunchFailed
 from problems import Shape, shape_of
 from tf_dwgrad.bench.cases import Case
@@ -154,15 +154,15 @@ def our_call(
             variant,
             operands,
             (workspace.data_ptr(), size),
-            torch.cuda.current_stream().cuda_stream,
+            current_stream(result.device),
         )
 
     return call
 
 
-def copy_call(size: int) -> Callable[[], Any]:
+def copy_call(size: int, device: str) -> Callable[[], Any]:
     """A copy on the device that moves ``size`` bytes, read and written together."""
-    source = torch.zeros(max(1, size // 2), dtype=torch.uint8, device="cuda")
+    source = torch.zeros(max(1, size // 2), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
@@ -182,7 +182,12 @@ def multiply_add_rates(launchers: Launchers) -> dict[str, float]:
 
 
 def measure(
-    launchers: Launchers, op: str, case: Case, repeats: int, variants: bool
+    launchers: Launchers,
+    op: str,
+    case: Case,
+    repeats: int,
+    variants: bool,
+    device: str = "cuda",
 ) -> dict[str, Any]:
     """Everything about a case, flat, with times in seconds.
 
@@ -192,10 +197,11 @@ def measure(
         case: the layer, its batch, type and layout.
         repeats: calls per median.
         variants: time not only the variant that is chosen.
+        device: where.
     """
     shape, dtype = shape_of(case), case.dtype
     tensors = {
-        name: normals(sizes, dtype, "cuda")
+        name: normals(sizes, dtype, device)
         for name, sizes in (
             ("input", shape.input_shape),
             ("filter", shape.filter_shape),
@@ -204,7 +210,7 @@ def measure(
     }
     calls: dict[str, Callable[[], Any]] = {
         "ours": our_call(launchers, op, shape, dtype, BEST, tensors),
-        "copy": copy_call(case.bytes),
+        "copy": copy_call(case.bytes, device),
     }
     unavailable = {}
     for name, call in torch_calls(op, shape, tensors):
