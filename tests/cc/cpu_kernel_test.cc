@@ -26,7 +26,7 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
     begin = end;
   }
   std::shuffle(pieces.begin(), pieces.end(), random);
-  CheckOp(random, problem, op, type, "cpu",
+  CheckOp(random, problem, op, type, "cpu", false,
           [&](const void* first, const void* second, void* result) {
             for (const auto& [begin, end] : pieces) {
               kernel.Run(first, second, result, begin, end);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,38 @@ int RunOp(ConvOp op, const GpuConvProblem& problem, int type, int variant,
   return error;
 }
 
+// As RunOp, with operands that are aligned to their elements only.
+int RunShifted(ConvOp op, const GpuConvProblem& problem, int type, int variant,
+               const void* first, const void* second, void* result) {
+  const int64_t element = SizeOf(static_cast<ElementType>(type));
+  const int64_t depth = problem.in_depth * problem.depth_multiplier;
+  const int64_t input = element * problem.batch * problem.rows.in *
+                        problem.cols.in * problem.in_depth;
+  const int64_t filter =
+      element * problem.rows.filter * problem.cols.filter * depth;
+  const int64_t output =
+      element * problem.batch * problem.rows.out * problem.cols.out * depth;
+  const bool forward = op == ConvOp::kForward;
+  const int64_t first_size = op == ConvOp::kBackpropInput ? filter : input;
+  const int64_t second_size = forward ? filter : output;
+  const int64_t result_size = forward                        ? output
+                              : op == ConvOp::kBackpropInput ? input
+                                                             : filter;
+  const auto shift = [element](const void* from, int64_t size) {
+    std::vector<unsigned char> to(size + element);
+    std::memcpy(to.data() + element, from, size);
+    return to;
+  };
+  const auto shifted_first = shift(first, first_size);
+  const auto shifted_second = shift(second, second_size);
+  auto shifted_result = shift(result, result_size);
+  const int error =
+      RunOp(op, problem, type, variant, shifted_first.data() + element,
+            shifted_second.data() + element, shifted_result.data() + element);
+  std::memcpy(result, shifted_result.data() + element, result_size);
+  return error;
+}
+
 // As layers are: square filters, equal strides, half of the time padded to
 // SAME.
 Problem LayerLikeProblem(Random& random) {
@@ -54,9 +87,12 @@ Problem LayerLikeProblem(Random& random) {
     axis.stride = Pick(random, {1, 1, 2});
     axis.dilation = axis.stride == 1 ? Pick(random, {1, 1, 1, 2, 3, 6}) : 1;
     g.depth_multiplier = Pick(random, {1, 1, 1, 1, 2});
-    const int64_t extent = (axis.filter - 1) * axis.dilation + 1;
     const bool same = random() % 2 == 0;
+    // A few are long and narrow.
+    const bool narrow = random() % 8 == 0;
     for (AxisGeometry* to : {&g.rows, &g.cols}) {
+      if (narrow) axis.filter = Pick(random, {1, 5, 51, 70});
+      const int64_t extent = (axis.filter - 1) * axis.dilation + 1;
       axis.in = Pick(random, {5, 7, 8, 14, 15, 28, 33}) + random() % 2;
       axis.pad_before = same ? extent / 2 : random() % 4;
       const int64_t room = axis.in + axis.pad_before +
@@ -96,10 +132,13 @@ void TestVariant(Random& random, const Problem& problem, VariantTest* test) {
   }
   ++test->checked;
   test->chosen += chosen == test->variant;
+  const bool shifted = random() % 8 == 0;
+  const bool infinities = random() % 4 == 0;
   CheckOp(random, problem, test->op, static_cast<ElementType>(type), test->name,
-          [&](const void* first, const void* second, void* result) {
-            const int error = RunOp(test->op, gpu_problem, type, test->variant,
-                                    first, second, result);
+          infinities, [&](const void* first, const void* second, void* result) {
+            const auto run = shifted ? RunShifted : RunOp;
+            const int error = run(test->op, gpu_problem, type, test->variant,
+                                  first, second, result);
             CHECK_THAT(error == 0, test->name << ": " << problem.text);
           });
 }

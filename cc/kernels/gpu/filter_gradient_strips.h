@@ -56,7 +56,7 @@ struct StripView {
 };
 
 template <typename T, int kTaps, int kStride>
-__global__ void __launch_bounds__(kStripThreads)
+__global__ void __launch_bounds__(kStripThreads, sizeof(T) == 8 ? 2 : 3)
     FilterGradientStrips(StripView view, const T* __restrict__ input,
                          const T* __restrict__ gradient,
                          Accumulator<T>* __restrict__ partial) {

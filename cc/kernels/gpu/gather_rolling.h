@@ -113,10 +113,13 @@ inline void SplitIntoTasks(int64_t per_task, RollingAxis* axis) {
       static_cast<int32_t>(axis->phases * CeilDiv(axis->cells, per_task));
 }
 
-inline constexpr int kRollingThreads = 128;
+// Small blocks waste few registers; with these many per SM, none spills.
+inline constexpr int kRollingThreads = 64;
+template <typename T>
+inline constexpr int kRollingBlocks = sizeof(T) == 8 ? 4 : 6;
 
 template <typename T, int kSize, March kMarch, int kChannels, int kCells>
-__global__ void __launch_bounds__(kRollingThreads)
+__global__ void __launch_bounds__(kRollingThreads, kRollingBlocks<T>)
     GatherRolling(RollingView view, const T* __restrict__ src,
                   const T* __restrict__ filter, T* __restrict__ dst) {
   using Shape = RollingShape<kSize, kMarch>;
