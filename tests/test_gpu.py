@@ -1,8 +1,11 @@
 """The GPU kernels: what holds without a GPU, and their results where there is one."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,11 +152,14 @@ def test_info_tells_of_this_library():
 
 def configure(folder, choice, nvcc):
     """Configures the tests of the TensorFlow-free code; status and output."""
-    if shutil.which("cmake") is None:
+    # Of the environment, which need not be on the PATH.
+    folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    cmake = shutil.which("cmake", path=os.pathsep.join(folders))
+    if cmake is None:
         pytest.skip("cmake is not installed")
     completed = subprocess.run(
         [
-            "cmake",
+            cmake,
             *("-S", ROOT, "-B", folder, "-DTF_DWGRAD_BUILD_LIBRARY=OFF"),
             *(f"-DTF_DWGRAD_CUDA={choice}", f"-DCMAKE_CUDA_COMPILER={nvcc}"),
         ],
