@@ -407,7 +407,7 @@ def run(*arguments):
 @needs_torch
 def test_the_command_checks(library):
     completed = run(
-        "check", "--device", "cpu", "--library", library, "--cases", 2, "--layers", 1
+        "check", "--device", "cpu", "--library", library, "--cases", 0, "--layers", 1
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert "input_gradient   best" in completed.stdout
