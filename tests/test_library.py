@@ -258,11 +258,16 @@ def test_the_library_exports_nothing_of_others():
     # A symbol that TensorFlow has, too, could take its place, or the other way round.
     defined = symbols("--defined-only")
     assert {name for name in defined if not name.startswith("tf_dwgrad@@")} == {
+        "tf_dwgrad_calls",
         "tf_dwgrad_cpu_isa",
         "tf_dwgrad_cpu_isa_reason",
-        "tf_dwgrad_run_cpu_kernel",
         "tf_dwgrad_cuda_architectures",
         "tf_dwgrad_cuda_version",
+        "tf_dwgrad_register_builtin_names",
+        "tf_dwgrad_reset_calls",
+        "tf_dwgrad_run_cpu_kernel",
+        "tf_dwgrad_serve_builtin_names",
+        "tf_dwgrad_serves_builtin_names",
         "tf_dwgrad_usable_cpu_isas",
     }
 
@@ -281,8 +286,8 @@ FREE_OF_TENSORFLOW = [
     for path in SOURCES
     if path.name.startswith("conv_geometry.")
     or path.name == "gather_plan.h"
-    or path.name.startswith("cpu_kernel_entry.")
-    or path.name in ("custom_call.h", "pool_parallel_for.h")
+    or path.name.startswith(("cpu_kernel_entry.", "call_counters."))
+    or path.name in ("builtin_names.h", "custom_call.h", "pool_parallel_for.h")
     or path.parent in (CC / "kernels" / "cpu", CC / "kernels" / "gpu")
 ]
 
