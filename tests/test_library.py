@@ -261,6 +261,7 @@ def test_the_library_exports_nothing_of_others():
         "tf_dwgrad_calls",
         "tf_dwgrad_cpu_isa",
         "tf_dwgrad_cpu_isa_reason",
+        "tf_dwgrad_cpu_workspace_bytes",
         "tf_dwgrad_cuda_architectures",
         "tf_dwgrad_cuda_version",
         "tf_dwgrad_register_builtin_names",

@@ -112,11 +112,12 @@ KEPT_MODULE = """
 module {{
   func.func public @main(%x: tensor<1x4x4x2xf32>, %w: tensor<3x3x2x1xf32>)
       -> tensor<{elements}xf32> {{
-    %y = "stablehlo.custom_call"(%x, %w) {{
+    %y, %workspace = "stablehlo.custom_call"(%x, %w) {{
         call_target_name = "tf_dwgrad_depthwise_conv2d",
         api_version = 4 : i32,
         backend_config = {{problem = array<i64: {problem}>}}
-      }} : (tensor<1x4x4x2xf32>, tensor<3x3x2x1xf32>) -> tensor<{elements}xf32>
+      }} : (tensor<1x4x4x2xf32>, tensor<3x3x2x1xf32>)
+        -> (tensor<{elements}xf32>, tensor<0xui8>)
     return %y : tensor<{elements}xf32>
   }}
 }}

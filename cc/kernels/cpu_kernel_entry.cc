@@ -2,13 +2,20 @@
 
 #include "cc/kernels/call_counters.h"
 
-void tf_dwgrad_run_cpu_kernel(tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
+size_t tf_dwgrad_cpu_workspace_bytes(tf_dwgrad::ConvOp op,
+                                     tf_dwgrad::ElementType type,
+                                     const tf_dwgrad::ConvGeometry& geometry) {
+  return tf_dwgrad::CpuWorkspaceBytes(op, type, geometry);
+}
+
+bool tf_dwgrad_run_cpu_kernel(tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
                               const tf_dwgrad::ConvGeometry& geometry,
                               const void* first, const void* second,
-                              void* result,
+                              void* result, void* workspace,
+                              size_t workspace_bytes,
                               const tf_dwgrad::ParallelFor& parallel_for) {
   // Only compiled programs come this way.
   tf_dwgrad::CountCall(op, type, tf_dwgrad::Route::kJit);
-  tf_dwgrad::RunCpuKernel(op, type, geometry, first, second, result,
-                          parallel_for);
+  return tf_dwgrad::RunCpuKernel(op, type, geometry, first, second, result,
+                                 workspace, workspace_bytes, parallel_for);
 }

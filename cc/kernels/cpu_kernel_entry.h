@@ -6,12 +6,21 @@
 
 #include "cc/kernels/cpu/run_cpu_kernel.h"
 
-// RunCpuKernel as a symbol of the op library. A change of its parameters wants
-// a new name, so that libraries of different builds refuse each other.
-extern "C" __attribute__((visibility("default"))) void tf_dwgrad_run_cpu_kernel(
+// The functions of run_cpu_kernel.h as symbols of the op library. A change of
+// their parameters wants new names, so that libraries of different builds
+// refuse each other.
+#define TF_DWGRAD_ENTRY extern "C" __attribute__((visibility("default")))
+
+TF_DWGRAD_ENTRY size_t
+tf_dwgrad_cpu_workspace_bytes(tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
+                              const tf_dwgrad::ConvGeometry& geometry);
+
+TF_DWGRAD_ENTRY bool tf_dwgrad_run_cpu_kernel(
     tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
     const tf_dwgrad::ConvGeometry& geometry, const void* first,
-    const void* second, void* result,
+    const void* second, void* result, void* workspace, size_t workspace_bytes,
     const tf_dwgrad::ParallelFor& parallel_for);
+
+#undef TF_DWGRAD_ENTRY
 
 #endif  // TF_DWGRAD_CC_KERNELS_CPU_KERNEL_ENTRY_H_

@@ -66,12 +66,12 @@ void TestRunWritesZerosWithoutWork() {
   };
   std::vector<float> result(33, 1.0f);
   RunCpuKernel(ConvOp::kBackpropInput, ElementType::kFloat32, geometry, nullptr,
-               nullptr, result.data(), never);
+               nullptr, result.data(), nullptr, 0, never);
   CHECK_THAT(std::count(result.begin(), result.end(), 0.0f) == 32 &&
                  result.back() == 1.0f,
              "the result is of zeros, and nothing else");
   RunCpuKernel(ConvOp::kForward, ElementType::kFloat32, geometry, nullptr,
-               nullptr, nullptr, never);
+               nullptr, nullptr, nullptr, 0, never);
 }
 
 }  // namespace

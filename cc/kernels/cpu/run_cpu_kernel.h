@@ -4,6 +4,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_RUN_CPU_KERNEL_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_RUN_CPU_KERNEL_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 
@@ -20,9 +21,15 @@ using Work = std::function<void(int64_t begin, int64_t end)>;
 using ParallelFor =
     std::function<void(int64_t count, double unit_cycles, const Work& work)>;
 
-// Operands as for CpuKernel::Run. Writes all of the result.
-void RunCpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
+// How much memory RunCpuKernel wants for itself, with room to align it.
+size_t CpuWorkspaceBytes(ConvOp op, ElementType type,
+                         const ConvGeometry& geometry);
+
+// Operands as for CpuKernel::Run. Writes all of the result and returns true, or
+// returns false because the workspace is too small.
+bool RunCpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
                   const void* first, const void* second, void* result,
+                  void* workspace, size_t workspace_bytes,
                   const ParallelFor& parallel_for);
 
 }  // namespace tf_dwgrad

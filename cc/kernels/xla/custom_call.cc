@@ -40,9 +40,11 @@ bool HasElements(const ffi::AnyBuffer& buffer, int64_t elements) {
   return static_cast<int64_t>(buffer.element_count()) == elements;
 }
 
+// `workspace` is the second result: memory that XLA lends for the call.
 ffi::Error RunCustomCall(ffi::ThreadPool pool, ffi::AnyBuffer first,
                          ffi::AnyBuffer second,
                          ffi::Result<ffi::AnyBuffer> result,
+                         ffi::Result<ffi::AnyBuffer> workspace,
                          ffi::Span<const int64_t> problem) {
   const std::optional<ElementType> type = ElementTypeOf(result->element_type());
   if (!type || problem.size() != std::tuple_size<EncodedProblem>::value ||
@@ -66,12 +68,18 @@ ffi::Error RunCustomCall(ffi::ThreadPool pool, ffi::AnyBuffer first,
         std::string("a call of ") + kCustomCallTarget +
         " has operands of other sizes than its attributes say");
   }
-  tf_dwgrad_run_cpu_kernel(
+  const bool done = tf_dwgrad_run_cpu_kernel(
       op, *type, geometry, first.untyped_data(), second.untyped_data(),
-      result->untyped_data(),
+      result->untyped_data(), workspace->untyped_data(),
+      workspace->size_bytes(),
       [&](int64_t count, double unit_cycles, const Work& work) {
         PoolParallelFor(pool, count, unit_cycles, work);
       });
+  if (!done) {
+    return ffi::Error::InvalidArgument(
+        std::string("a call of ") + kCustomCallTarget +
+        " was compiled for a CPU whose kernels need less memory");
+  }
   return ffi::Error::Success();
 }
 
@@ -80,6 +88,7 @@ XLA_FFI_DEFINE_HANDLER(kRunCustomCall, RunCustomCall,
                            .Ctx<ffi::ThreadPool>()
                            .Arg<ffi::AnyBuffer>()
                            .Arg<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
                            .Ret<ffi::AnyBuffer>()
                            .Attr<ffi::Span<const int64_t>>(kProblemAttribute));
 

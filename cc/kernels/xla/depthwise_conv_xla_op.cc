@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cc/kernels/cpu_kernel_entry.h"
 #include "cc/kernels/read_attributes.h"
 #include "cc/kernels/xla/convolution.h"
 #include "cc/kernels/xla/custom_call.h"
@@ -26,6 +27,17 @@ namespace {
 bool ConvolutionIsForced() {
   const char* setting = std::getenv("TF_DWGRAD_XLA_LOWERING");
   return setting != nullptr && std::strcmp(setting, "convolution") == 0;
+}
+
+int64_t WorkspaceBytes(ConvOp op, const xla::Shape& result,
+                       const ConvGeometry& geometry) {
+  const ElementType type =
+      result.element_type() == xla::F16    ? ElementType::kHalf
+      : result.element_type() == xla::BF16 ? ElementType::kBFloat16
+      : result.element_type() == xla::F32  ? ElementType::kFloat32
+                                           : ElementType::kFloat64;
+  return static_cast<int64_t>(
+      tf_dwgrad_cpu_workspace_bytes(op, type, geometry));
 }
 
 }  // namespace
@@ -68,13 +80,17 @@ void DepthwiseConvXlaOp::Compile(XlaOpKernelContext* ctx) {
         0, LowerToConvolution(op_, geometry, first, second, *result_shape));
     return;
   }
-  ctx->SetOutput(
-      0, xla::CustomCallWithLayout(
-             ctx->builder(), kCustomCallTarget, {first, second}, *result_shape,
-             operand_shapes, CustomCallAttributes(op_, geometry),
-             /*has_side_effect=*/false, /*output_operand_aliasing=*/{},
-             /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
-             xla::CustomCallApiVersion::API_VERSION_TYPED_FFI));
+  // A second result is a way to have memory for the time of the call.
+  const xla::Shape workspace_shape = xla::ShapeUtil::MakeShape(
+      xla::U8, {WorkspaceBytes(op_, *result_shape, geometry)});
+  const xla::XlaOp call = xla::CustomCallWithLayout(
+      ctx->builder(), kCustomCallTarget, {first, second},
+      xla::ShapeUtil::MakeTupleShape({*result_shape, workspace_shape}),
+      operand_shapes, CustomCallAttributes(op_, geometry),
+      /*has_side_effect=*/false, /*output_operand_aliasing=*/{},
+      /*literal=*/nullptr, xla::CustomCallSchedule::SCHEDULE_NONE,
+      xla::CustomCallApiVersion::API_VERSION_TYPED_FFI);
+  ctx->SetOutput(0, xla::GetTupleElement(call, 0));
 }
 
 absl::Status DepthwiseConvXlaOp::ReadShape(XlaOpKernelContext* ctx, int index,
