@@ -15,6 +15,7 @@
 namespace tf_dwgrad {
 namespace {
 
+constexpr int kFloat = static_cast<int>(ElementType::kFloat32);
 constexpr ConvOp kOps[] = {ConvOp::kForward, ConvOp::kBackpropInput,
                            ConvOp::kBackpropFilter};
 
@@ -178,8 +179,8 @@ void TestEmpty() {
   for (ConvOp op : kOps) {
     const GpuConvProblem problem = MakeGpuConvProblem(geometry);
     std::vector<float> result(32, NAN);
-    CHECK_THAT(RunOp(op, problem, static_cast<int>(ElementType::kFloat32),
-                     kGpuChooseVariant, nullptr, nullptr, result.data()) == 0,
+    CHECK_THAT(RunOp(op, problem, kFloat, kGpuChooseVariant, nullptr, nullptr,
+                     result.data()) == 0,
                "no products");
     const float expected = op == ConvOp::kBackpropInput ? 0.0f : NAN;
     for (float value : result) {
@@ -191,8 +192,7 @@ void TestEmpty() {
   geometry.batch = 0;
   const GpuConvProblem problem = MakeGpuConvProblem(geometry);
   std::vector<float> result(18, NAN);
-  CHECK_THAT(RunOp(ConvOp::kBackpropFilter, problem,
-                   static_cast<int>(ElementType::kFloat32), kGpuChooseVariant,
+  CHECK_THAT(RunOp(ConvOp::kBackpropFilter, problem, kFloat, kGpuChooseVariant,
                    nullptr, nullptr, result.data()) == 0,
              "no images");
   for (float value : result) CHECK_THAT(value == 0, value);
@@ -209,11 +209,12 @@ void TestBadArguments() {
     CHECK_THAT(RunOp(op, problem, kNumElementTypes, kGpuChooseVariant, nullptr,
                      nullptr, nullptr) != 0,
                "no such type");
-    CHECK_THAT(RunOp(op, problem, 2, count, nullptr, nullptr, nullptr) != 0,
-               "no such variant");
+    CHECK_THAT(
+        RunOp(op, problem, kFloat, count, nullptr, nullptr, nullptr) != 0,
+        "no such variant");
   }
   CHECK_THAT(
-      TfDwgradGpuBackpropFilter(&problem, 2, kGpuChooseVariant, nullptr,
+      TfDwgradGpuBackpropFilter(&problem, kFloat, kGpuChooseVariant, nullptr,
                                 nullptr, nullptr, nullptr, 0, nullptr) != 0,
       "no workspace");
 }

@@ -155,13 +155,17 @@ __global__ void __launch_bounds__(kTapThreads)
   }
 }
 
-// How many chunks keep a large GPU busy.
+// As many chunks as keep a large GPU busy, each with a few pixels per thread.
 inline int64_t GeneralChunks(const FilterGradientView& view) {
   constexpr int64_t kThreads = 1 << 18;
+  constexpr int64_t kFewestPixels = 8;
+  const int64_t threads_per_channel = view.channels_last ? 1 : kTapThreads;
   const int64_t threads =
-      TapStrips(view) * view.filter_depth *
-      (view.channels_last ? 1 : static_cast<int64_t>(kTapThreads));
-  return CeilDiv(kThreads, threads);
+      TapStrips(view) * view.filter_depth * threads_per_channel;
+  const int64_t chunks = CeilDiv(kThreads, threads);
+  const int64_t pixels = view.batch * view.rows.out * view.cols.out;
+  const int64_t most = CeilDiv(pixels, kFewestPixels * threads_per_channel);
+  return chunks < most ? chunks : most;
 }
 
 template <typename T>

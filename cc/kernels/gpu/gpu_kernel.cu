@@ -36,7 +36,7 @@ constexpr GatherChoice kGatherChoices[] = {
        // A warp's lanes are channels, and barriers cost the more the fewer
        // products lie between them.
        return view.dst_depth >= 16 &&
-              MostTaps(view.rows) * MostTaps(view.cols) >= 16;
+              view.passes * MostTaps(view.rows) * MostTaps(view.cols) >= 16;
      }},
     {GatherVariant::kGeneral, "general",
      [](const GatherView&, int64_t) { return true; },
