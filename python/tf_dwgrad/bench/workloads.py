@@ -7,9 +7,6 @@ import keras
 import tensorflow as tf
 
 CLASSES = 10
-# Small enough that no model diverges from random weights.
-_LEARNING_RATE = 1e-3
-
 MODES = ("eager", "function", "jit")
 PRECISIONS = ("float32", "mixed_bfloat16", "float64")
 
@@ -109,7 +106,15 @@ class Training:
     Two of the same arguments start from the same weights and see the same images.
     """
 
-    def __init__(self, name: str, precision: str, mode: str, batch: int, size: int):
+    def __init__(
+        self,
+        name: str,
+        precision: str,
+        mode: str,
+        batch: int,
+        size: int,
+        learning_rate: float = 1e-3,
+    ):
         """Builds the model.
 
         Args:
@@ -118,7 +123,9 @@ class Training:
             mode: one of ``MODES``.
             batch: images in a step.
             size: height and width of an image in pixels.
+            learning_rate: what gradients are multiplied by.
         """
+        self._learning_rate = learning_rate
         before = keras.config.dtype_policy()
         keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy(precision)
@@ -146,7 +153,7 @@ class Training:
             loss = tf.reduce_mean(losses)
         weights = [weight.value for weight in self.model.trainable_weights]
         for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
-            weight.assign_sub(tf.cast(_LEARNING_RATE * gradient, weight.dtype))
+            weight.assign_sub(tf.cast(self._learning_rate * gradient, weight.dtype))
         return loss
 
     def step(self) -> float:
