@@ -36,8 +36,8 @@ def small_layer(**changes):
     return dataclasses.replace(layer, **changes)
 
 
-def case_of(layer=None, dtype="float32", layout="NHWC"):
-    return cases.Case(layer or small_layer(), 2, dtype, layout)
+def case_of(layer=None, dtype="float32", layout="NHWC", op="input_gradient"):
+    return cases.Case(layer or small_layer(), 2, dtype, layout, op)
 
 
 def result_of(case, ours=1.0, missing=None, **theirs):
@@ -158,7 +158,9 @@ def test_the_batch_is_reduced_to_what_max_elements_allows():
 
 
 def test_a_case_survives_the_way_to_another_process():
-    for case in cases.choose(["EEGNet-8,2"], dtypes=["half"], layouts=["NCHW"]).cases:
+    for case in cases.choose(
+        ["EEGNet-8,2"], dtypes=["half"], layouts=["NCHW"], op="forward"
+    ).cases:
         sent = json.loads(json.dumps(case.to_json()))
         assert cases.Case.from_json(sent) == case
 
@@ -173,23 +175,34 @@ CHECKED_LAYERS = {
 }
 
 
+OUR_OPS = {
+    "input_gradient": "depthwise_conv2d_backprop_input",
+    "filter_gradient": "depthwise_conv2d_backprop_filter",
+    "forward": "depthwise_conv2d",
+}
+
+
+@pytest.mark.parametrize("op", OUR_OPS)
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("layer", CHECKED_LAYERS.values(), ids=CHECKED_LAYERS)
-def test_right_results_pass_and_wrong_ones_do_not(layer, dtype, layout, monkeypatch):
-    operation = operations.InputGradient(case_of(layer, dtype, layout))
+def test_right_results_pass_and_wrong_ones_do_not(
+    layer, dtype, layout, op, monkeypatch
+):
+    operation = operations.operation_of(case_of(layer, dtype, layout, op))
     assert operation.check() <= 1
 
     right = operation.ours()
-    # A hundred roundings of a single element are an error, and so is a NaN.
+    # Many more roundings of an element than it has terms are an error, and so is a
+    # NaN.
     epsilon = np.finfo(right.dtype.as_numpy_dtype).eps if dtype != "bfloat16" else 2**-7
     element = np.unravel_index(np.argmax(np.abs(right.numpy())), right.shape)
-    for factor in (1 + 100 * float(epsilon), np.nan):
+    for factor in (1 + 20 * operation.terms * float(epsilon), np.nan):
         wrong = right.numpy().copy()
         wrong[element] = wrong[element] * factor
         monkeypatch.setattr(
             tf_dwgrad,
-            "depthwise_conv2d_backprop_input",
+            OUR_OPS[op],
             lambda *_, wrong=wrong, **__: tf.constant(wrong),
         )
         with pytest.raises(operations.CheckFailed, match=r"Net one, .* rounding"):
@@ -200,7 +213,7 @@ def test_right_results_pass_and_wrong_ones_do_not(layer, dtype, layout, monkeypa
 
 
 def test_the_builtin_is_compared():
-    compared = peers.Builtin().compare(operations.InputGradient(case_of()), 0.001)
+    compared = peers.Builtin().compare(operations.operation_of(case_of()), 0.001)
     assert compared.ratio == compared.theirs.median / compared.ours.median > 0
     assert compared.note == ""
     assert peers.Comparison.from_json(compared.to_json()) == compared
@@ -208,9 +221,7 @@ def test_the_builtin_is_compared():
 
 def test_dilations_that_the_builtin_refuses_take_the_way_that_works():
     same, valid = (
-        operations.InputGradient(
-            case_of(small_layer(dilations=(2, 2), padding=padding))
-        )
+        operations.operation_of(case_of(small_layer(dilations=(2, 2), padding=padding)))
         for padding in ("SAME", "VALID")
     )
     assert "wrong" in peers.Builtin().compare(same, 0.001).note
@@ -219,13 +230,13 @@ def test_dilations_that_the_builtin_refuses_take_the_way_that_works():
 
 
 def test_what_the_builtin_cannot_do_is_unavailable():
-    operation = operations.InputGradient(case_of(dtype="float64", layout="NCHW"))
+    operation = operations.operation_of(case_of(dtype="float64", layout="NCHW"))
     with pytest.raises(peers.Unavailable, match=r"^Depthwise .* NHWC format$"):
         peers.Builtin().compare(operation, 0.001)
 
 
 def test_xla_is_compared():
-    assert peers.Xla().compare(operations.InputGradient(case_of()), 0.001).ratio > 0
+    assert peers.Xla().compare(operations.operation_of(case_of()), 0.001).ratio > 0
 
 
 def test_another_process_compares_without_onednn(monkeypatch):
@@ -233,7 +244,7 @@ def test_another_process_compares_without_onednn(monkeypatch):
     native = peers.Native(threads=2)
     layer = load_layers("EEGNet-8,2")[1]
     for layout in cases.LAYOUTS:
-        operation = operations.InputGradient(case_of(layer, layout=layout))
+        operation = operations.operation_of(case_of(layer, layout=layout))
         if layout == "NHWC":
             assert native.compare(operation, 0.001).ratio > 0
         else:
@@ -253,11 +264,12 @@ def test_without_onednn_there_is_no_other_native_kernel(monkeypatch):
         peers.Native(threads=2)
 
 
+@pytest.mark.parametrize("op", OUR_OPS)
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
 @pytest.mark.parametrize("layer", CHECKED_LAYERS.values(), ids=CHECKED_LAYERS)
-def test_pytorch_computes_the_same(layer, layout):
+def test_pytorch_computes_the_same(layer, layout, op):
     pytest.importorskip("torch")
-    operation = operations.InputGradient(case_of(layer, layout=layout))
+    operation = operations.operation_of(case_of(layer, layout=layout, op=op))
     torch = peers.Torch(threads=1)
     if layer.padding == "EXPLICIT":
         with pytest.raises(peers.Unavailable, match="padding"):
@@ -267,7 +279,9 @@ def test_pytorch_computes_the_same(layer, layout):
     if layer.strides != (1, 1):
         return  # It pads otherwise.
     ours = operation.ours().numpy()
-    if layout == "NHWC":
+    if op == "filter_gradient":
+        ours = ours.transpose(2, 3, 0, 1).reshape(-1, 1, *layer.kernel)
+    elif layout == "NHWC":
         ours = ours.transpose(0, 3, 1, 2)
     for call in torch.calls(operation).values():
         assert np.allclose(call().numpy(), ours, atol=1e-5)
@@ -458,6 +472,16 @@ def test_the_command(tmp_path):
         assert (tmp_path / "plots" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("op", ["filter_gradient", "forward"])
+def test_another_op_can_be_measured(op, monkeypatch, tmp_path):
+    small = ("--model", "DS-CNN-KWS", "--batch", 1, "--seconds", 0.001)
+    files = ("--json", tmp_path / "figures.json", "--plots", tmp_path)
+    assert run_here(monkeypatch, "--op", op, *small, *files) == 0
+    document = json.loads((tmp_path / "figures.json").read_text())
+    assert [result["op"] for result in document["results"]] == [op]
+    assert (tmp_path / f"speedup_{op}_float32_nhwc.png").exists()
+
+
 def run_here(monkeypatch, *arguments):
     """Runs the command line in this process."""
     monkeypatch.setattr(sys, "argv", ["tf_dwgrad", "bench", *map(str, arguments)])
@@ -481,6 +505,7 @@ def test_an_unknown_model_is_refused(monkeypatch, capsys):
         ("--batch", "many", "invalid int value: 'many'"),
         ("--seconds", "nan", "must be above 0"),
         ("--dtype", "int8", "invalid choice: 'int8'"),
+        ("--op", "backward", "invalid choice: 'backward'"),
         ("--peers", "caffe", "invalid choice: 'caffe'"),
     ],
 )

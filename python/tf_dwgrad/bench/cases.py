@@ -1,4 +1,4 @@
-"""What is measured: layers with a batch, an element type and a layout."""
+"""What is measured: an op on layers with a batch, an element type and a layout."""
 
 import functools
 import math
@@ -12,6 +12,11 @@ from tf_dwgrad.layer_table import Layer, load_layers
 
 DTYPES = {"float32": 4, "bfloat16": 2, "half": 2, "float64": 8}
 LAYOUTS = ("NHWC", "NCHW")
+OPS_IN_WORDS = {
+    "input_gradient": "input gradient",
+    "filter_gradient": "filter gradient",
+    "forward": "forward op",
+}
 
 # Every layer is of one kind: the first that fits.
 KINDS = {
@@ -44,6 +49,7 @@ class Case:
     batch: int
     dtype: str
     layout: str
+    op: str = "input_gradient"
 
     def __str__(self) -> str:
         layer = self.layer
@@ -58,6 +64,7 @@ class Case:
             "batch": self.batch,
             "dtype": self.dtype,
             "layout": self.layout,
+            "op": self.op,
         }
 
     @classmethod
@@ -65,7 +72,7 @@ class Case:
         """Finds the layer in the table by its names."""
         layers = load_layers(data["model"])
         layer = next(layer for layer in layers if layer.name == data["layer"])
-        return cls(layer, data["batch"], data["dtype"], data["layout"])
+        return cls(layer, data["batch"], data["dtype"], data["layout"], data["op"])
 
     @property
     def input_shape(self) -> list[int]:
@@ -141,6 +148,7 @@ def choose(
     layouts: Sequence[str] = ("NHWC",),
     batch: int = 16,
     max_elements: float = 6e6,
+    op: str = "input_gradient",
 ) -> Choice:
     """The cases that the command's options ask for.
 
@@ -152,6 +160,7 @@ def choose(
         batch: images.
         max_elements: the batch is reduced so that dX has no more elements than this;
             half as many in float64, whose results would be larger than the others'.
+        op: a key of ``OPS_IN_WORDS``.
 
     Returns:
         Cases, layer by layer within a layout within a type.
@@ -177,5 +186,5 @@ def choose(
         for layout in dict.fromkeys(layouts):
             for layer in distinct.values():
                 most = int(min(batch, limit // math.prod(layer.input_shape(1))))
-                cases.append(Case(layer, max(1, most), dtype, layout))
+                cases.append(Case(layer, max(1, most), dtype, layout, op))
     return Choice(cases, layers)

@@ -16,9 +16,17 @@ import tensorflow as tf
 import tf_dwgrad
 from tf_dwgrad._library import cpu_isa
 from tf_dwgrad.bench import models, plots, report
-from tf_dwgrad.bench.cases import DTYPES, KINDS, LAYOUTS, Case, Choice, choose
+from tf_dwgrad.bench.cases import (
+    DTYPES,
+    KINDS,
+    LAYOUTS,
+    OPS_IN_WORDS,
+    Case,
+    Choice,
+    choose,
+)
 from tf_dwgrad.bench.machine import LIBRARY, Machine, measure_machine
-from tf_dwgrad.bench.operations import CheckFailed, InputGradient
+from tf_dwgrad.bench.operations import CheckFailed, operation_of
 from tf_dwgrad.bench.peers import (
     ONEDNN,
     Builtin,
@@ -54,6 +62,12 @@ _MORE_PEERS: dict[str, Callable[[int], Peer]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's options."""
     which = parser.add_argument_group("what is measured")
+    which.add_argument(
+        "--op",
+        choices=OPS_IN_WORDS,
+        default="input_gradient",
+        help="the op (default input_gradient)",
+    )
     which.add_argument(
         "--models",
         action="store_true",
@@ -249,6 +263,7 @@ def _choice(arguments: argparse.Namespace) -> Choice:
             arguments.layout or ("NHWC",),
             arguments.batch or 16,
             arguments.max_elements,
+            arguments.op,
         )
     except ValueError as error:
         raise BenchFailed(error) from None
@@ -294,7 +309,7 @@ def _facts(threads: int) -> dict[str, Any]:
 def _single_pixel_ms() -> float:
     """What a call costs apart from the work, which small layers do not get below."""
     pixel = Layer("", "", (1, 1), 1, 1, (1, 1), (1, 1), (1, 1), "VALID")
-    operation = InputGradient(Case(pixel, 1, "float32", "NHWC"))
+    operation = operation_of(Case(pixel, 1, "float32", "NHWC"))
     (times,) = time_in_turn([operation.ours], 0.1)
     return round(times.median * 1e3, 4)
 
@@ -371,7 +386,7 @@ def measure(
     Raises:
         CheckFailed: if the result is wrong.
     """
-    operation = InputGradient(case)
+    operation = operation_of(case)
     error = operation.check()
     comparisons: dict[str, Comparison] = {}
     missing: dict[str, str] = {}

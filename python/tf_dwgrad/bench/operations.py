@@ -1,9 +1,10 @@
 """What is computed in a case: the operands, our call, TensorFlow's, and the check.
 
-An operation that is to be measured has the interface of :class:`InputGradient`.
+There is a subclass of :class:`Operation` for each op; :func:`operation_of` knows which.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_dwgrad
-from tf_dwgrad.bench.cases import Case
+from tf_dwgrad.bench.cases import LAYOUTS, OPS_IN_WORDS, Case
 from tf_dwgrad.comparison import difference_over_bound
 
 
@@ -23,12 +24,12 @@ def _to_layout(nhwc: tf.Tensor, layout: str) -> tf.Tensor:
     return nhwc if layout == "NHWC" else tf.transpose(nhwc, [0, 3, 1, 2])
 
 
-class InputGradient:
-    """The input gradient of a case, on random operands.
+class Operation(ABC):
+    """An op of a case, on random operands.
 
     Attributes:
         case: the case.
-        filter, dy: the operands.
+        input, filter, dy: the operands; each op takes two of them.
     """
 
     def __init__(self, case: Case):
@@ -36,41 +37,58 @@ class InputGradient:
         self.case = case
         layer, rng = case.layer, np.random.default_rng(0)
         dtype = tf.as_dtype(case.dtype)
-        self._dy = tf.cast(
-            rng.standard_normal(layer.output_shape(case.batch), np.float32), dtype
-        )
-        self.filter = tf.cast(
-            rng.standard_normal(layer.filter_shape, np.float32), dtype
-        )
+
+        def draw(shape: list[int]) -> tf.Tensor:
+            return tf.cast(rng.standard_normal(shape, np.float32), dtype)
+
+        self._dy = draw(layer.output_shape(case.batch))
+        self.filter = draw(layer.filter_shape)
+        self._input = draw(layer.input_shape(case.batch))
         self.dy = _to_layout(self._dy, case.layout)
-        self._input_sizes = tf.constant(case.input_shape)
+        self.input = _to_layout(self._input, case.layout)
+        self._input_sizes = {
+            layout: tf.constant(layer.input_shape(case.batch, layout))
+            for layout in LAYOUTS
+        }
+        self._filter_sizes = tf.constant(layer.filter_shape)
         self._attributes = layer.attributes(case.layout)
 
+    @property
+    @abstractmethod
+    def terms(self) -> int:
+        """At most so many products make up an element of the result."""
+
+    @abstractmethod
     def ours(self) -> tf.Tensor:
         """This package's result."""
-        return tf_dwgrad.depthwise_conv2d_backprop_input(
-            self._input_sizes, self.filter, self.dy, **self._attributes
-        )
 
     def builtin(self) -> tf.Tensor:
         """What TensorFlow's op of the same name computes."""
-        return tf.nn.depthwise_conv2d_backprop_input(
-            self._input_sizes, self.filter, self.dy, **self._attributes
-        )
+        return self._builtin(self.case.layout, self.input, self.filter, self.dy)
+
+    @abstractmethod
+    def _builtin(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        """TensorFlow's op of the same name, which ignores dilations."""
+
+    @abstractmethod
+    def _composite(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        """TensorFlow's answer through tf.nn.depthwise_conv2d, dilated or not."""
 
     def composite(self) -> tf.Tensor:
-        """TensorFlow's input gradient through tf.nn.depthwise_conv2d.
+        """TensorFlow's result through tf.nn.depthwise_conv2d.
 
         The op ignores dilations; this takes the image apart instead, and is right.
         """
-        return self._in_graph(self.filter, self.dy)
+        return self._in_graph(self.input, self.filter, self.dy)
 
     @functools.cached_property
     def _in_graph(self) -> Callable[..., tf.Tensor]:
-        # A graph leaves out the forward convolution, which the gradient does not need.
-        return tf.function(
-            lambda filter, dy: _through_forward(self.case, self.case.layout, filter, dy)
-        )
+        # A graph leaves out what the result does not need, as the forward convolution.
+        return tf.function(functools.partial(self._composite, self.case.layout))
 
     def check(self) -> float:
         """Compares our result with TensorFlow's, in at least float32 and NHWC.
@@ -82,41 +100,138 @@ class InputGradient:
             CheckFailed: if that is more than 1.
         """
         wide = tf.float64 if self.case.dtype == "float64" else tf.float32
-        filter, dy = tf.cast(self.filter, wide), tf.cast(self._dy, wide)
-        error = difference_over_bound(
-            self.case.layer.terms,
-            self.ours(),
-            self._expected(filter, dy),
-            self._expected(tf.abs(filter), tf.abs(dy)),
+        operands = [tf.cast(x, wide) for x in (self._input, self.filter, self._dy)]
+        right = (
+            self._builtin if self.case.layer.dilations == (1, 1) else self._composite
         )
+        expected, products = (
+            self._to_result_layout(right("NHWC", *values))
+            for values in (operands, [tf.abs(x) for x in operands])
+        )
+        error = difference_over_bound(self.terms, self.ours(), expected, products)
         if not error <= 1:
             raise CheckFailed(
-                f"{self.case}: the input gradient is off by {error:g} times what "
-                "rounding explains"
+                f"{self.case}: the {OPS_IN_WORDS[self.case.op]} is off by {error:g} "
+                "times what rounding explains"
             )
         return error
 
-    def _expected(self, filter: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        """TensorFlow's answer, in the way that is right; ``dy`` is NHWC."""
+    def _to_result_layout(self, nhwc: tf.Tensor) -> tf.Tensor:
+        return _to_layout(nhwc, self.case.layout)
+
+    def _forward(self, layout: str, input: tf.Tensor, filter: tf.Tensor) -> tf.Tensor:
         layer = self.case.layer
-        if layer.dilations == (1, 1):
-            dx = tf.nn.depthwise_conv2d_backprop_input(
-                layer.input_shape(self.case.batch), filter, dy, **layer.attributes()
-            )
-        else:
-            dx = _through_forward(self.case, "NHWC", filter, dy)
-        return _to_layout(dx, self.case.layout)
+        attributes: dict[str, Any] = layer.attributes(layout)
+        attributes["dilations"] = layer.dilations
+        return tf.nn.depthwise_conv2d(input, filter, **attributes)
 
 
-def _through_forward(
-    case: Case, layout: str, filter: tf.Tensor, dy: tf.Tensor
-) -> tf.Tensor:
-    layer = case.layer
-    x = tf.zeros(layer.input_shape(case.batch, layout), dy.dtype)
-    attributes: dict[str, Any] = layer.attributes(layout)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = tf.nn.depthwise_conv2d(
-            x, filter, **{**attributes, "dilations": layer.dilations}
+class InputGradient(Operation):
+    """The gradient with respect to the input."""
+
+    @property
+    def terms(self) -> int:
+        """See :class:`Operation`."""
+        return self.case.layer.terms
+
+    def ours(self) -> tf.Tensor:
+        """See :class:`Operation`."""
+        return tf_dwgrad.depthwise_conv2d_backprop_input(
+            self._input_sizes[self.case.layout],
+            self.filter,
+            self.dy,
+            **self._attributes,
         )
-    return tape.gradient(y, x, dy)
+
+    def _builtin(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        return tf.nn.depthwise_conv2d_backprop_input(
+            self._input_sizes[layout],
+            filter,
+            dy,
+            **self.case.layer.attributes(layout),
+        )
+
+    def _composite(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        x = tf.zeros(self.case.layer.input_shape(self.case.batch, layout), dy.dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = self._forward(layout, x, filter)
+        return tape.gradient(y, x, dy)
+
+
+class FilterGradient(Operation):
+    """The gradient with respect to the filter."""
+
+    @property
+    def terms(self) -> int:
+        """See :class:`Operation`."""
+        batch, rows, cols, _ = self.case.layer.output_shape(self.case.batch)
+        return batch * rows * cols
+
+    def ours(self) -> tf.Tensor:
+        """See :class:`Operation`."""
+        return tf_dwgrad.depthwise_conv2d_backprop_filter(
+            self.input, self._filter_sizes, self.dy, **self._attributes
+        )
+
+    def _builtin(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        layer = self.case.layer
+        return tf.nn.depthwise_conv2d_backprop_filter(
+            input, self._filter_sizes, dy, **layer.attributes(layout)
+        )
+
+    def _composite(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        w = tf.zeros(self.case.layer.filter_shape, dy.dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            y = self._forward(layout, input, w)
+        return tape.gradient(y, w, dy)
+
+    def _to_result_layout(self, nhwc: tf.Tensor) -> tf.Tensor:
+        return nhwc  # The filter is the same in both.
+
+
+class Forward(Operation):
+    """The convolution itself."""
+
+    @property
+    def terms(self) -> int:
+        """See :class:`Operation`."""
+        return self.case.layer.kernel[0] * self.case.layer.kernel[1]
+
+    def ours(self) -> tf.Tensor:
+        """See :class:`Operation`."""
+        attributes = {**self._attributes, "dilations": self.case.layer.dilations}
+        return tf_dwgrad.depthwise_conv2d(self.input, self.filter, **attributes)
+
+    def _builtin(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        return tf.compat.v1.nn.depthwise_conv2d_native(
+            input, filter, **self.case.layer.attributes(layout)
+        )
+
+    def _composite(
+        self, layout: str, input: tf.Tensor, filter: tf.Tensor, dy: tf.Tensor
+    ) -> tf.Tensor:
+        return self._forward(layout, input, filter)
+
+
+_OPERATIONS = {
+    "input_gradient": InputGradient,
+    "filter_gradient": FilterGradient,
+    "forward": Forward,
+}
+
+
+def operation_of(case: Case) -> Operation:
+    """The operation that a case asks for, with operands."""
+    return _OPERATIONS[case.op](case)

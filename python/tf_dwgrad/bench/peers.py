@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from tf_dwgrad.bench.cases import Case
-from tf_dwgrad.bench.operations import InputGradient
+from tf_dwgrad.bench.operations import Operation
 from tf_dwgrad.comparison import Times, time_in_turn
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
@@ -61,7 +61,7 @@ class Peer(Protocol):
     name: str
     description: str
 
-    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+    def compare(self, operation: Operation, seconds: float) -> Comparison:
         """Times both sides for about so many seconds.
 
         Raises:
@@ -88,7 +88,7 @@ class Builtin:
         onednn = "off" if os.environ.get(ONEDNN) == "0" else "as by default"
         self.description = f"TensorFlow {tf.__version__}'s own op, oneDNN {onednn}"
 
-    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+    def compare(self, operation: Operation, seconds: float) -> Comparison:
         """See :class:`Peer`."""
         dilated = operation.case.kind == "dilated"
         note = "wrong: ignores dilations" if dilated else ""
@@ -113,7 +113,7 @@ class Composite:
     name = "composite"
     description = "TensorFlow's gradient of tf.nn.depthwise_conv2d, for dilations"
 
-    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+    def compare(self, operation: Operation, seconds: float) -> Comparison:
         """See :class:`Peer`."""
         if operation.case.kind != "dilated":
             raise Unavailable("without dilations it is the built-in")
@@ -134,7 +134,7 @@ class Xla:
     name = "xla"
     description = "TensorFlow's own op under jit_compile=True"
 
-    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+    def compare(self, operation: Operation, seconds: float) -> Comparison:
         """See :class:`Peer`."""
         compiled = tf.function(operation.builtin, jit_compile=True)
         try:
@@ -165,50 +165,46 @@ class Torch:
         self._torch = torch
         self.description = f"PyTorch {torch.__version__}'s convolution_backward"
 
-    def calls(self, operation: InputGradient) -> dict[str, Any]:
-        """By layout, functions that compute the input gradient.
+    def calls(self, operation: Operation) -> dict[str, Any]:
+        """By layout, functions that compute the operation.
 
         Raises:
             Unavailable: if the padding has no counterpart.
         """
         torch, case = self._torch, operation.case
         layer = case.layer
-        dy = torch.from_dlpack(operation.dy)
-        if case.layout == "NHWC":
-            dy = dy.permute(0, 3, 1, 2)
+
+        def channels_first(tensor: tf.Tensor):
+            converted = torch.from_dlpack(tensor)
+            return converted.permute(0, 3, 1, 2) if case.layout == "NHWC" else converted
+
         channels = layer.channels * layer.multiplier
         filter = torch.from_dlpack(operation.filter).permute(2, 3, 0, 1)
         filter = filter.reshape(channels, 1, *layer.kernel).contiguous()
         pads = [_symmetric_pad(case, axis) for axis in (0, 1)]
+        geometry = (layer.strides, pads, layer.dilations)
 
         def call_in(memory_format):
-            # Only its shape and order are looked at.
-            x = torch.empty(
-                (case.batch, layer.channels, *layer.size),
-                dtype=dy.dtype,
-                memory_format=memory_format,
+            x, dy = (
+                channels_first(tensor).contiguous(memory_format=memory_format)
+                for tensor in (operation.input, operation.dy)
             )
-            gradient = dy.contiguous(memory_format=memory_format)
+            if case.op == "forward":
+                return lambda: torch.nn.functional.conv2d(
+                    x, filter, None, *geometry, layer.channels
+                )
+            result = ("input_gradient", "filter_gradient").index(case.op)
+            wanted = [result == 0, result == 1, False]
             return lambda: torch.ops.aten.convolution_backward(
-                gradient,
-                x,
-                filter,
-                None,
-                layer.strides,
-                pads,
-                layer.dilations,
-                False,
-                [0, 0],
-                layer.channels,
-                [True, False, False],
-            )[0]
+                dy, x, filter, None, *geometry, False, [0, 0], layer.channels, wanted
+            )[result]
 
         return {
             "channels last": call_in(torch.channels_last),
             "contiguous": call_in(torch.contiguous_format),
         }
 
-    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+    def compare(self, operation: Operation, seconds: float) -> Comparison:
         """See :class:`Peer`."""
         calls = self.calls(operation)
         try:
@@ -266,7 +262,7 @@ class Native:
         self._threads = threads
         self._process: subprocess.Popen | None = None
 
-    def compare(self, operation: InputGradient, seconds: float) -> Comparison:
+    def compare(self, operation: Operation, seconds: float) -> Comparison:
         """See :class:`Peer`."""
         answer = self._ask({"case": operation.case.to_json(), "seconds": seconds})
         if "unavailable" in answer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_dwgrad.bench.cases import KINDS, KINDS_IN_WORDS, Case
+from tf_dwgrad.bench.cases import KINDS, KINDS_IN_WORDS, OPS_IN_WORDS, Case
 from tf_dwgrad.bench.machine import Machine
 from tf_dwgrad.bench.peers import Peer
 from tf_dwgrad.bench.report import Result, grouped
@@ -67,7 +67,10 @@ def save(
     written = []
     for name, chosen in grouped(results).items():
         suffix = f"{name.replace(' ', '_').lower()}.png"
-        heading = f"Input gradient, {name}"
+        op = chosen[0].case.op
+        heading = f"{OPS_IN_WORDS[op].capitalize()}, {name}"
+        if op != "input_gradient":
+            suffix = f"{op}_{suffix}"
         path = folder / f"speedup_{suffix}"
         if _save_speedups(path, chosen, peers, f"{heading}\n{title}"):
             written.append(path)
@@ -179,7 +182,7 @@ def _save_roofline(
     panel.set(
         xscale="log",
         yscale="log",
-        xlabel="floating-point operations per byte of dX, dY and filter",
+        xlabel="floating-point operations per byte of operands and result",
         ylabel="GFLOP/s (taps inside the image)",
     )
     panel.vlines(intensity, theirs, ours, color="lightgray", lw=0.8, zorder=1)

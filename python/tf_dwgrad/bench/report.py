@@ -76,6 +76,7 @@ class Result:
         """Everything, flat."""
         case, layer = self.case, self.case.layer
         row = {
+            "op": case.op,
             "model": layer.model,
             "layer": layer.name,
             "kind": case.kind,

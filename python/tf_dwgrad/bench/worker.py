@@ -11,12 +11,12 @@ import sys
 import tensorflow as tf
 
 from tf_dwgrad.bench.cases import Case
-from tf_dwgrad.bench.operations import InputGradient
+from tf_dwgrad.bench.operations import operation_of
 from tf_dwgrad.bench.peers import Builtin, Unavailable
 
 
 def _answer(question: dict) -> dict:
-    operation = InputGradient(Case.from_json(question["case"]))
+    operation = operation_of(Case.from_json(question["case"]))
     try:
         return Builtin().compare(operation, question["seconds"]).to_json()
     except Unavailable as reason:
