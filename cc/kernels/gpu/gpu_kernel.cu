@@ -8,8 +8,7 @@
 namespace tf_dwgrad {
 namespace {
 
-// --- Which variant does what
-// --------------------------------------------------
+// --- Which variant does what -------------------------------------------------
 
 // The variants of an op, the best first. The first that applies and pays is
 // chosen; the last does both for every problem.
@@ -76,8 +75,7 @@ const Choice* Choose(const Choice (&choices)[kCount], const View& view,
   return nullptr;
 }
 
-// --- Problems without a product
-// -----------------------------------------------
+// --- Problems without a product ----------------------------------------------
 
 int64_t InputSize(const GpuConvProblem& problem) {
   return problem.batch * problem.rows.in * problem.cols.in * problem.in_depth;
@@ -103,8 +101,7 @@ cudaError_t FillWithZeros(void* result, int64_t elements, ElementType type,
                          static_cast<size_t>(elements * SizeOf(type)), stream);
 }
 
-// --- From run-time to compile-time types
-// --------------------------------------
+// --- From run-time to compile-time types -------------------------------------
 
 bool IsElementType(int type) { return type >= 0 && type < kNumElementTypes; }
 
