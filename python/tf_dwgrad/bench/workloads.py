@@ -21,7 +21,9 @@ def _application(name: str) -> Callable[[int], keras.Model]:
 
 def _classifier(inputs, features) -> keras.Model:
     pooled = keras.layers.GlobalAveragePooling2D()(features)
-    outputs = keras.layers.Dense(CLASSES, activation="softmax", dtype="float32")(pooled)
+    # Not in 16 bits.
+    dtype = "float64" if keras.config.dtype_policy().name == "float64" else "float32"
+    outputs = keras.layers.Dense(CLASSES, activation="softmax", dtype=dtype)(pooled)
     return keras.Model(inputs, outputs)
 
 
