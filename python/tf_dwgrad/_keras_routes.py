@@ -152,23 +152,8 @@ def _separable_conv(
     dilation_rate=1,
 ):
     """Keras's ``separable_conv``, with strides and dilations in one op."""
+    attributes = (strides, padding, data_format, dilation_rate)
     if not _strided_and_dilated(inputs, strides, dilation_rate):
-        return original(
-            inputs,
-            depthwise_kernel,
-            pointwise_kernel,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-        )
-    outputs = _depthwise_conv(
-        original,
-        inputs,
-        depthwise_kernel,
-        strides,
-        padding,
-        data_format,
-        dilation_rate,
-    )
+        return original(inputs, depthwise_kernel, pointwise_kernel, *attributes)
+    outputs = _depthwise_conv(original, inputs, depthwise_kernel, *attributes)
     return _module.conv(outputs, pointwise_kernel, data_format=data_format)
