@@ -1,7 +1,7 @@
 // What this machine can do at most: how fast its threads copy memory, and how
 // fast they multiply and add. Kernels are judged by these two. A plain C
-// interface, which `python -m tf_dwgrad bench` opens at run time; free of
-// TensorFlow and of the kernels.
+// interface, which `python -m tf_dwgrad bench` opens at run time and the
+// kernels' own benchmark links; free of TensorFlow and of the kernels.
 
 #ifndef TF_DWGRAD_CC_MACHINE_MACHINE_BOUNDS_H_
 #define TF_DWGRAD_CC_MACHINE_MACHINE_BOUNDS_H_
