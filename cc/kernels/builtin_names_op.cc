@@ -20,7 +20,7 @@
 #include "cc/kernels/builtin_kernel.h"
 #include "cc/kernels/builtin_names.h"
 #include "cc/kernels/call_counters.h"
-#include "cc/kernels/depthwise_conv_op.h"
+#include "cc/kernels/compute_on_cpu.h"
 #include "tensorflow/core/framework/kernel_def_builder.h"
 
 namespace tf_dwgrad {

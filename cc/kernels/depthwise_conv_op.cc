@@ -1,8 +1,7 @@
 // The OpKernels of the plugin's own ops.
 
-#include "cc/kernels/depthwise_conv_op.h"
-
 #include "cc/kernels/call_counters.h"
+#include "cc/kernels/compute_on_cpu.h"
 #include "cc/kernels/read_attributes.h"
 #include "cc/kernels/read_operands.h"
 #include "tensorflow/core/framework/op_kernel.h"

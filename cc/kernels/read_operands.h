@@ -8,7 +8,8 @@
 
 #include "absl/status/status.h"
 #include "cc/kernels/conv_geometry.h"
-#include "cc/kernels/cpu/number_formats.h"
+#include "cc/kernels/number_formats.h"
+#include "cc/kernels/operand_shapes.h"
 #include "cc/kernels/read_attributes.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
@@ -53,28 +54,6 @@ inline absl::Status ReadSizes(const tensorflow::Tensor& tensor, ConvOp op,
   return ToStatus(ShapeFromSizes(op, sizes, /*allow_unknown=*/false, shape));
 }
 
-template <ConvOp op>
-absl::Status ReadOperandShapes(tensorflow::OpKernelContext* ctx,
-                               ConvShapes* shapes) {
-  const ArgumentNames names = NamesFor(op);
-  if constexpr (op == ConvOp::kBackpropInput) {
-    TF_RETURN_IF_ERROR(
-        ReadSizes(ctx->input(0), op, names.input, &shapes->input));
-  } else {
-    TF_RETURN_IF_ERROR(ReadShape(ctx->input(0), names.input, &shapes->input));
-  }
-  if constexpr (op == ConvOp::kBackpropFilter) {
-    TF_RETURN_IF_ERROR(
-        ReadSizes(ctx->input(1), op, names.filter, &shapes->filter));
-  } else {
-    TF_RETURN_IF_ERROR(ReadShape(ctx->input(1), names.filter, &shapes->filter));
-  }
-  if constexpr (op != ConvOp::kForward) {
-    TF_RETURN_IF_ERROR(ReadShape(ctx->input(2), names.output, &shapes->output));
-  }
-  return absl::OkStatus();
-}
-
 // Operands that hold numbers rather than sizes.
 struct ConvOperands {
   ConvGeometry geometry;
@@ -89,11 +68,19 @@ absl::Status ReadOperands(const ConvAttributes& attributes,
                           tensorflow::OpKernelContext* ctx,
                           ConvOperands* operands) {
   ConvShapes shapes;
-  TF_RETURN_IF_ERROR(ReadOperandShapes<op>(ctx, &shapes));
+  TF_RETURN_IF_ERROR(ReadOperandShapes(
+      op,
+      [ctx](int index, const char* argument, Shape4* shape) {
+        return ReadShape(ctx->input(index), argument, shape);
+      },
+      [ctx](int index, const char* argument, Shape4* shape) {
+        return ReadSizes(ctx->input(index), op, argument, shape);
+      },
+      &shapes));
   TF_RETURN_IF_ERROR(
       ToStatus(MakeGeometry(op, attributes, &shapes, &operands->geometry)));
-  operands->first = &ctx->input(op == ConvOp::kBackpropInput ? 1 : 0);
-  operands->second = &ctx->input(op == ConvOp::kForward ? 1 : 2);
+  operands->first = &ctx->input(FirstOperand(op));
+  operands->second = &ctx->input(SecondOperand(op));
   tensorflow::TensorShape shape;
   TF_RETURN_IF_ERROR(tensorflow::TensorShape::BuildTensorShape(
       ResultShape(op, shapes), &shape));

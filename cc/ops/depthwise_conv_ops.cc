@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "cc/kernels/conv_geometry.h"
+#include "cc/kernels/operand_shapes.h"
 #include "cc/kernels/read_attributes.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
@@ -66,23 +67,18 @@ void SetOutputShape(InferenceContext* c, const Shape4& shape) {
 
 template <ConvOp op>
 absl::Status InferShape(InferenceContext* c) {
-  const ArgumentNames names = NamesFor(op);
   ConvAttributes attributes;
   TF_RETURN_IF_ERROR(ReadAttributes(c, &attributes));
   ConvShapes shapes;
-  if constexpr (op == ConvOp::kBackpropInput) {
-    TF_RETURN_IF_ERROR(ReadSizes(c, 0, op, names.input, &shapes.input));
-  } else {
-    TF_RETURN_IF_ERROR(ReadShape(c, 0, names.input, &shapes.input));
-  }
-  if constexpr (op == ConvOp::kBackpropFilter) {
-    TF_RETURN_IF_ERROR(ReadSizes(c, 1, op, names.filter, &shapes.filter));
-  } else {
-    TF_RETURN_IF_ERROR(ReadShape(c, 1, names.filter, &shapes.filter));
-  }
-  if constexpr (op != ConvOp::kForward) {
-    TF_RETURN_IF_ERROR(ReadShape(c, 2, names.output, &shapes.output));
-  }
+  TF_RETURN_IF_ERROR(ReadOperandShapes(
+      op,
+      [c](int index, const char* argument, Shape4* shape) {
+        return ReadShape(c, index, argument, shape);
+      },
+      [c](int index, const char* argument, Shape4* shape) {
+        return ReadSizes(c, index, op, argument, shape);
+      },
+      &shapes));
   TF_RETURN_IF_ERROR(ToStatus(CompleteShapes(op, attributes, &shapes)));
   SetOutputShape(c, ResultShape(op, shapes));
   return absl::OkStatus();

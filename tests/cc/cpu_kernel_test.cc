@@ -42,12 +42,7 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
 }
 
 void TestEmpty() {
-  ConvGeometry geometry;
-  geometry.batch = 1;
-  geometry.in_depth = 2;
-  geometry.depth_multiplier = 0;
-  geometry.rows = {4, 4, 3, 1, 1, 1};
-  geometry.cols = geometry.rows;
+  const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
        {ConvOp::kForward, ConvOp::kBackpropInput, ConvOp::kBackpropFilter}) {
     const CpuKernel kernel(op, ElementType::kFloat32, geometry);
@@ -56,11 +51,7 @@ void TestEmpty() {
 }
 
 void TestRunWritesZerosWithoutWork() {
-  ConvGeometry geometry;
-  geometry.batch = 1;
-  geometry.in_depth = 2;
-  geometry.rows = {4, 4, 3, 1, 1, 1};
-  geometry.cols = geometry.rows;
+  const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   const ParallelFor never = [](int64_t, double, const Work&) {
     CHECK_THAT(false, "there is nothing to run");
   };

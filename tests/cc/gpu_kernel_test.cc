@@ -170,12 +170,7 @@ void TestVariants(Random& random, int problems) {
 
 // Results without products are zeros; empty ones are left alone.
 void TestEmpty() {
-  ConvGeometry geometry;
-  geometry.batch = 1;
-  geometry.in_depth = 2;
-  geometry.depth_multiplier = 0;
-  geometry.rows = {4, 4, 3, 1, 1, 1};
-  geometry.cols = geometry.rows;
+  ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op : kOps) {
     const GpuConvProblem problem = MakeGpuConvProblem(geometry);
     std::vector<float> result(32, NAN);
@@ -199,11 +194,8 @@ void TestEmpty() {
 }
 
 void TestBadArguments() {
-  ConvGeometry geometry;
-  geometry.batch = geometry.in_depth = geometry.depth_multiplier = 1;
-  geometry.rows = {4, 4, 3, 1, 1, 1};
-  geometry.cols = geometry.rows;
-  const GpuConvProblem problem = MakeGpuConvProblem(geometry);
+  const GpuConvProblem problem =
+      MakeGpuConvProblem(SmallGeometry(/*depth_multiplier=*/1));
   for (ConvOp op : kOps) {
     const int count = TfDwgradGpuVariantCount(static_cast<int>(op));
     CHECK_THAT(RunOp(op, problem, kNumElementTypes, kGpuChooseVariant, nullptr,

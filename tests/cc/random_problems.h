@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "cc/kernels/conv_geometry.h"
-#include "cc/kernels/cpu/number_formats.h"
+#include "cc/kernels/number_formats.h"
 #include "tests/cc/check.h"
 
 namespace tf_dwgrad {
@@ -91,6 +91,16 @@ inline Tensor RandomTensor(Random& random, ElementType type, int64_t size) {
     Encode(tensor.values[i], type, &tensor.bytes[i * SizeOf(type)]);
   }
   return tensor;
+}
+
+// 3x3 on one image of 4x4 and two channels.
+inline ConvGeometry SmallGeometry(int64_t depth_multiplier) {
+  ConvGeometry geometry;
+  geometry.batch = 1;
+  geometry.in_depth = 2;
+  geometry.depth_multiplier = depth_multiplier;
+  geometry.rows = geometry.cols = {4, 4, 3, 1, 1, 1};
+  return geometry;
 }
 
 struct Problem {

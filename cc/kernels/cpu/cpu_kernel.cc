@@ -130,24 +130,25 @@ constexpr int64_t kPanelBytes = 256 << 10;
 
 // Of the filter gradient: the partial sums of all units, unless those of a
 // single chunk are more; the sums of a unit, which should stay in the second
-// cache; the taps from which on packed pixels are worth it; and the piece of a
-// pixel that a unit reads at least where channels are many.
+// cache; and the piece of a pixel that a unit reads at least where channels are
+// many.
 constexpr int64_t kWorkspaceBytes = 16 << 20;
 constexpr int64_t kTotalsBytes = 128 << 10;
-constexpr int64_t kMostDirectTaps = 400;
 constexpr int64_t kMostDirectBytes = 1 << 10;
 constexpr int64_t kElementsPerFinalUnit = 1024;
 // Operands of more bytes do not stay in the second cache between two ops.
 constexpr int64_t kPrefetchBytes = 1 << 20;
 
-// Where a result has so many taps that the copy of its sources costs little,
-// packed sources are worth it. The packed filter of a vector must fit.
+// From so many taps on the copy of their sources costs little, and packed ones
+// are worth it.
+constexpr int64_t kMostDirectTaps = 400;
+
+// The packed filter of a vector must fit.
 bool UsesDirectGather(const GatherProblem& problem, int64_t lanes,
                       int64_t vector_bytes) {
-  constexpr int64_t kMostTaps = 400;
   return problem.channels_last && problem.depth_multiplier == 1 &&
          problem.in_depth >= lanes &&
-         MostTaps(problem.rows) * MostTaps(problem.cols) < kMostTaps &&
+         MostTaps(problem.rows) * MostTaps(problem.cols) < kMostDirectTaps &&
          problem.rows.filter_size * problem.cols.filter_size <=
              kPanelBytes / vector_bytes;
 }

@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-#include "cc/kernels/cpu/number_formats.h"
 #include "cc/kernels/gather_plan.h"
+#include "cc/kernels/number_formats.h"
 
 namespace tf_dwgrad {
 

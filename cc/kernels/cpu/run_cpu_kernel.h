@@ -9,7 +9,7 @@
 #include <functional>
 
 #include "cc/kernels/conv_geometry.h"
-#include "cc/kernels/cpu/number_formats.h"
+#include "cc/kernels/number_formats.h"
 
 namespace tf_dwgrad {
 

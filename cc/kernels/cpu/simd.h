@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#include "cc/kernels/cpu/number_formats.h"
+#include "cc/kernels/number_formats.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

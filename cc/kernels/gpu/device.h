@@ -10,7 +10,7 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "cc/kernels/cpu/number_formats.h"
+#include "cc/kernels/number_formats.h"
 
 namespace tf_dwgrad {
 

@@ -19,7 +19,7 @@
 #include "cc/kernels/conv_geometry.h"
 #include "cc/kernels/gpu/gpu_problem.h"
 
-// `op` is a ConvOp, `element_type` an ElementType (cc/kernels/cpu/
+// `op` is a ConvOp, `element_type` an ElementType (cc/kernels/
 // number_formats.h); `stream` is a cudaStream_t.
 #define TF_DWGRAD_GPU_API extern "C" __attribute__((visibility("default")))
 

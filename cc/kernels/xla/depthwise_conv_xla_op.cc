@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cc/kernels/cpu_kernel_entry.h"
+#include "cc/kernels/operand_shapes.h"
 #include "cc/kernels/read_attributes.h"
 #include "cc/kernels/xla/convolution.h"
 #include "cc/kernels/xla/custom_call.h"
@@ -52,14 +53,21 @@ DepthwiseConvXlaOp::DepthwiseConvXlaOp(ConvOp op, XlaLowering lowering,
 
 void DepthwiseConvXlaOp::Compile(XlaOpKernelContext* ctx) {
   ConvShapes shapes;
-  OP_REQUIRES_OK(ctx, ReadOperandShapes(ctx, &shapes));
+  OP_REQUIRES_OK(ctx, ReadOperandShapes(
+                          op_,
+                          [&](int index, const char* argument, Shape4* shape) {
+                            return ReadShape(ctx, index, argument, shape);
+                          },
+                          [&](int index, const char* argument, Shape4* shape) {
+                            return ReadSizes(ctx, index, argument, shape);
+                          },
+                          &shapes));
   ConvGeometry geometry;
   OP_REQUIRES_OK(ctx,
                  ToStatus(MakeGeometry(op_, attributes_, &shapes, &geometry)));
 
-  // The operands that hold numbers rather than sizes.
-  const xla::XlaOp first = ctx->Input(op_ == ConvOp::kBackpropInput ? 1 : 0);
-  const xla::XlaOp second = ctx->Input(op_ == ConvOp::kForward ? 1 : 2);
+  const xla::XlaOp first = ctx->Input(FirstOperand(op_));
+  const xla::XlaOp second = ctx->Input(SecondOperand(op_));
   std::vector<xla::Shape> operand_shapes;
   for (const xla::XlaOp operand : {first, second}) {
     const absl::StatusOr<xla::Shape> shape = ctx->builder()->GetShape(operand);
@@ -118,19 +126,6 @@ absl::Status DepthwiseConvXlaOp::ReadSizes(XlaOpKernelContext* ctx, int index,
   std::vector<int64_t> sizes;
   TF_RETURN_IF_ERROR(ctx->ConstantInputAsIntVector(index, &sizes));
   return ToStatus(ShapeFromSizes(op_, sizes, /*allow_unknown=*/false, shape));
-}
-
-absl::Status DepthwiseConvXlaOp::ReadOperandShapes(XlaOpKernelContext* ctx,
-                                                   ConvShapes* shapes) const {
-  const ArgumentNames names = NamesFor(op_);
-  TF_RETURN_IF_ERROR(op_ == ConvOp::kBackpropInput
-                         ? ReadSizes(ctx, 0, names.input, &shapes->input)
-                         : ReadShape(ctx, 0, names.input, &shapes->input));
-  TF_RETURN_IF_ERROR(op_ == ConvOp::kBackpropFilter
-                         ? ReadSizes(ctx, 1, names.filter, &shapes->filter)
-                         : ReadShape(ctx, 1, names.filter, &shapes->filter));
-  if (op_ == ConvOp::kForward) return absl::OkStatus();
-  return ReadShape(ctx, 2, names.output, &shapes->output);
 }
 
 namespace {

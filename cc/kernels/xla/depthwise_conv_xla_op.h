@@ -29,8 +29,6 @@ class DepthwiseConvXlaOp : public ::tensorflow::XlaOpKernel {
                          const char* argument, Shape4* shape) const;
   absl::Status ReadSizes(::tensorflow::XlaOpKernelContext* ctx, int index,
                          const char* argument, Shape4* shape) const;
-  absl::Status ReadOperandShapes(::tensorflow::XlaOpKernelContext* ctx,
-                                 ConvShapes* shapes) const;
 
   const ConvOp op_;
   const XlaLowering lowering_;

@@ -1,8 +1,8 @@
 // The element types of the kernels and the type in which each accumulates.
 // Half and BFloat16 hold bits only; arithmetic happens in float.
 
-#ifndef TF_DWGRAD_CC_KERNELS_CPU_NUMBER_FORMATS_H_
-#define TF_DWGRAD_CC_KERNELS_CPU_NUMBER_FORMATS_H_
+#ifndef TF_DWGRAD_CC_KERNELS_NUMBER_FORMATS_H_
+#define TF_DWGRAD_CC_KERNELS_NUMBER_FORMATS_H_
 
 #include <stdint.h>
 
@@ -36,4 +36,4 @@ inline constexpr int64_t SizeOf(ElementType type) {
 
 }  // namespace tf_dwgrad
 
-#endif  // TF_DWGRAD_CC_KERNELS_CPU_NUMBER_FORMATS_H_
+#endif  // TF_DWGRAD_CC_KERNELS_NUMBER_FORMATS_H_

@@ -1,8 +1,8 @@
 // What the OpKernels for the CPU do, under whatever name they are registered:
 // they hand the work to the CPU kernels on TensorFlow's thread pool.
 
-#ifndef TF_DWGRAD_CC_KERNELS_DEPTHWISE_CONV_OP_H_
-#define TF_DWGRAD_CC_KERNELS_DEPTHWISE_CONV_OP_H_
+#ifndef TF_DWGRAD_CC_KERNELS_COMPUTE_ON_CPU_H_
+#define TF_DWGRAD_CC_KERNELS_COMPUTE_ON_CPU_H_
 
 #ifndef EIGEN_USE_THREADS
 #define EIGEN_USE_THREADS
@@ -48,4 +48,4 @@ void ComputeDepthwiseConv(const ConvAttributes& attributes,
 
 }  // namespace tf_dwgrad
 
-#endif  // TF_DWGRAD_CC_KERNELS_DEPTHWISE_CONV_OP_H_
+#endif  // TF_DWGRAD_CC_KERNELS_COMPUTE_ON_CPU_H_
