@@ -2,8 +2,12 @@
 
     python benchmarks/jit_ops.py --threads 2 --json results.json
 
-Both sides are compiled, checked against each other, and called in turn; the ratio is of
-the medians. The layers are taken from depthwise_layers.csv, float32 and NHWC.
+Both sides are compiled, checked against each other, and called in turn, several times a
+turn; the ratio is of the medians. The layers are taken from depthwise_layers.csv, float32
+and NHWC.
+
+After some milliseconds of something else, TensorFlow takes several times as long to start
+any compiled function, even an empty one: with --calls 1 that is most of a short op's time.
 """
 
 import argparse
@@ -76,14 +80,15 @@ def operations(layer, batch):
     }
 
 
-def compare(ours, theirs, operands, terms, seconds):
+def compare(ours, theirs, operands, terms, seconds, calls):
     """The medians of both sides in milliseconds, after a check."""
     ours, theirs = (tf.function(f, jit_compile=True) for f in (ours, theirs))
     products = theirs(*map(tf.abs, operands))
     error = difference_over_bound(terms, ours(*operands), theirs(*operands), products)
     if not error <= 1:
         raise SystemExit(f"the results differ by {error:g} times rounding")
-    times = time_in_turn([lambda: ours(*operands), lambda: theirs(*operands)], seconds)
+    sides = [lambda: ours(*operands), lambda: theirs(*operands)]
+    times = time_in_turn(sides, seconds, calls_per_turn=calls)
     return [time.median * 1e3 for time in times]
 
 
@@ -93,6 +98,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=0.5, help="per op and layer")
+    parser.add_argument("--calls", type=int, default=5, help="per turn")
     parser.add_argument("--op", action="append", help="only this op (repeatable)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -104,6 +110,7 @@ def main():
         "kernels": cpu_isa(),
         "threads": arguments.threads,
         "batch": arguments.batch,
+        "calls per turn": arguments.calls,
         "tensorflow": tf.__version__,
     }
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
@@ -113,7 +120,7 @@ def main():
         for op, sides in operations(tables[model, name], arguments.batch).items():
             if arguments.op and op not in arguments.op:
                 continue
-            ours, theirs = compare(*sides, arguments.seconds)
+            ours, theirs = compare(*sides, arguments.seconds, arguments.calls)
             rows.append(
                 {
                     "op": op,
