@@ -8,6 +8,10 @@ OUTPUT ?= demo_output
 MICRO_BENCH ?= --benchmark_filter='^machine|^input_gradient/.*/float32/NHWC' \
   --benchmark_min_time=0.2
 JOBS := $(shell nproc 2>/dev/null || echo 2)
+# Where pip leaves its objects (setup.py): the C++ tests and the benchmark link
+# the same kernels.
+BUILD = build/python$$($(PYTHON_IN_VENV) -c \
+  'import sys; print("%d.%d" % sys.version_info[:2])')
 
 # What goes into the package. Folders too: their times change when a file is deleted.
 SOURCES := setup.py pyproject.toml CMakeLists.txt README.md \
@@ -42,14 +46,13 @@ demo: .venv/installed  ## train, check and time on real input
 
 test: cc-test python-test  ## all tests but the sweep
 
-cc-test: .venv/ready  ## the C++ tests
+cc-test: .venv/installed  ## the C++ tests
 	@echo "== Building the C++ tests"
-	@$(IN_VENV) cmake -S . -B build/cc-tests -G "Unix Makefiles" \
-	  -DTF_DWGRAD_BUILD_LIBRARY=OFF -DTF_DWGRAD_BUILD_TESTS=ON \
+	@$(IN_VENV) cmake -S . -B $(BUILD) -DTF_DWGRAD_BUILD_TESTS=ON \
 	  --log-level=WARNING >/dev/null
-	@$(IN_VENV) cmake --build build/cc-tests --parallel $(JOBS) -- --quiet
+	@$(IN_VENV) cmake --build $(BUILD) --target cc_tests --parallel $(JOBS) -- --quiet
 	@echo "== Running the C++ tests"
-	@$(IN_VENV) ctest --test-dir build/cc-tests --output-on-failure
+	@$(IN_VENV) ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
 
 python-test: .venv/installed  ## the Python tests, on the installed package
 	@echo "== Running the Python tests"
@@ -72,22 +75,22 @@ arm-test: arm-tools .venv/ready  ## the C++ tests for ARM64, cross-compiled, und
 	@$(IN_VENV) cmake --preset aarch64 --log-level=WARNING >/dev/null
 	@$(IN_VENV) cmake --build --preset aarch64 --parallel $(JOBS) -- --quiet
 	@echo "== Running the C++ tests for ARM64"
-	@$(IN_VENV) ctest --preset aarch64
+	@$(IN_VENV) ctest --preset aarch64 --parallel $(JOBS)
 
 sanitize-test: .venv/ready  ## the C++ tests under AddressSanitizer and UBSan
 	@echo "== Building the C++ tests with sanitizers"
 	@$(IN_VENV) cmake --preset sanitize --log-level=WARNING >/dev/null
 	@$(IN_VENV) cmake --build --preset sanitize --parallel $(JOBS) -- --quiet
 	@echo "== Running the C++ tests with sanitizers"
-	@$(IN_VENV) ctest --preset sanitize
+	@$(IN_VENV) ctest --preset sanitize --parallel $(JOBS)
 
-micro-bench: .venv/ready  ## the kernels alone, as shares of what the machine can do
+micro-bench: .venv/installed  ## the kernels alone, as shares of what the machine can do
 	@echo "== Building the benchmark of the kernels"
-	@$(IN_VENV) cmake -S . -B build/benchmarks -G "Unix Makefiles" \
-	  -DTF_DWGRAD_BUILD_LIBRARY=OFF -DTF_DWGRAD_BUILD_BENCHMARKS=ON \
+	@$(IN_VENV) cmake -S . -B $(BUILD) -DTF_DWGRAD_BUILD_BENCHMARKS=ON \
 	  --log-level=WARNING >/dev/null
-	@$(IN_VENV) cmake --build build/benchmarks --parallel $(JOBS) -- --quiet
-	@build/benchmarks/benchmarks/cc/kernel_benchmark $(MICRO_BENCH)
+	@$(IN_VENV) cmake --build $(BUILD) --target kernel_benchmark \
+	  --parallel $(JOBS) -- --quiet
+	@$(BUILD)/benchmarks/cc/kernel_benchmark $(MICRO_BENCH)
 
 lint: .venv/ready  ## check style and formatting
 	@$(BIN)/ruff check .

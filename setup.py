@@ -96,6 +96,9 @@ class BuildWithCMake(build_ext):
                 "Unix Makefiles",
                 "-DCMAKE_BUILD_TYPE=Release",
                 f"-DPython_EXECUTABLE={sys.executable}",
+                # `make` builds them in this folder, too.
+                "-DTF_DWGRAD_BUILD_TESTS=OFF",
+                "-DTF_DWGRAD_BUILD_BENCHMARKS=OFF",
                 f"-DTF_DWGRAD_CUDA={os.environ.get('TF_DWGRAD_CUDA') or 'AUTO'}",
                 "-DTF_DWGRAD_CUDA_ARCHITECTURES="
                 + os.environ.get("TF_DWGRAD_CUDA_ARCHITECTURES", ""),
