@@ -136,8 +136,6 @@ constexpr int64_t kWorkspaceBytes = 16 << 20;
 constexpr int64_t kTotalsBytes = 128 << 10;
 constexpr int64_t kMostDirectBytes = 1 << 10;
 constexpr int64_t kElementsPerFinalUnit = 1024;
-// Operands of more bytes do not stay in the second cache between two ops.
-constexpr int64_t kPrefetchBytes = 1 << 20;
 
 // From so many taps on the copy of their sources costs little, and packed ones
 // are worth it.
@@ -410,7 +408,7 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
       problem.batch * SizeOf(type) *
       (problem.rows.in * problem.cols.in * problem.in_depth +
        out_pixels * depth);
-  problem.prefetch = operand_bytes > kPrefetchBytes;
+  problem.prefetch = operand_bytes > StreamThreshold();
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);

@@ -23,6 +23,7 @@ void FilterGradientDirect(const FilterGradientProblem& problem,
   const T* dy = static_cast<const T*>(dy_data);
   A* totals = static_cast<A*>(scratch);
   const RowSums<Isa, N, T> sums(problem);
+  const Lattice lattice = LatticeOf(rows);
   for (int64_t index = begin; index < end; ++index) {
     const FilterGradientUnit unit = FindUnit(problem, index);
     const int64_t channel = unit.block * problem.channel_block;
@@ -43,7 +44,7 @@ void FilterGradientDirect(const FilterGradientProblem& problem,
               dy + image * rows.out * cols.out * depth + channel, 0,
               cols.out * depth, depth,
               problem.prefetch ? (problem.batch - image) * rows.out : 0};
-          sums.Add(input_pixels, dy_pixels, first_row, end_row,
+          sums.Add(lattice, input_pixels, dy_pixels, first_row, end_row,
                    unit.first_tap_row, unit.end_tap_row, channels, totals);
         });
     A* to =

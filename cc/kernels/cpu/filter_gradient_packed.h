@@ -125,7 +125,9 @@ class PackedFilterGradient {
          packed_dy_);
     const Pixels<A> input = {packed_input_, first_in, cols_.in * N, N, 0};
     const Pixels<A> dy = {packed_dy_, first_row, cols_.out * N, N, 0};
-    sums_.Add(input, dy, first_row, end_row, unit.first_tap_row,
+    // A panel is of neighbouring rows.
+    const Lattice lattice = {1, 1, rows_.stride};
+    sums_.Add(lattice, input, dy, first_row, end_row, unit.first_tap_row,
               unit.end_tap_row, N, totals_);
   }
 

@@ -113,9 +113,39 @@ struct Pixels {
   int64_t prefetch_rows;  // up to this one, later rows are prefetched
 };
 
-// dY columns of a tile, and about as many as are summed up in registers.
-constexpr int64_t kTileCols = 56;
+// How the dY positions of a dimension and the taps meet in the input: those of
+// a phase, every phases-th, on a lattice of their own.
+struct Lattice {
+  int64_t phases;
+  int64_t pitch;   // input positions from a lattice point to the next
+  int64_t stride;  // lattice points from a dY position of a phase to the next
+};
 
+inline Lattice LatticeOf(const FilterGradientAxis& axis) {
+  const int64_t gcd = gather_plan_internal::Gcd(axis.stride, axis.dilation);
+  return {axis.dilation / gcd, axis.dilation, axis.stride / gcd};
+}
+
+// The rows of dY are taken phase by phase: those that meet the same input rows
+// follow each other.
+struct PhaseRow {
+  int64_t row;
+  int64_t left;  // rows of its phase from here on
+};
+
+inline PhaseRow FindPhaseRow(int64_t rows, int64_t phases, int64_t index) {
+  const int64_t size = rows / phases;
+  const int64_t longer = rows % phases;  // phases, by a row
+  if (index < longer * (size + 1)) {
+    return {index / (size + 1) + index % (size + 1) * phases,
+            size + 1 - index % (size + 1)};
+  }
+  index -= longer * (size + 1);
+  return {longer + index / size + index % size * phases, size - index % size};
+}
+
+// Of a tile of several groups of dY columns, about how many columns there are.
+constexpr int64_t kTileCols = 56;
 template <typename Isa, int N, typename S>
 class RowSums {
  public:
@@ -123,24 +153,21 @@ class RowSums {
 
   explicit RowSums(const FilterGradientProblem& problem) : problem_(problem) {
     const FilterGradientAxis& cols = problem.cols;
-    // Column j and tap s meet in j * stride + s * dilation.
-    const int64_t gcd = gather_plan_internal::Gcd(cols.stride, cols.dilation);
-    const int64_t phases = cols.dilation / gcd;
-    phases_ = 1;
-    stride_ = cols.stride;
-    dilation_ = cols.dilation;
-    pitch_ = 1;
-    shared_stride_ = 0;
-    if (cols.stride == gcd &&
-        (phases == 1 || cols.out >= Isa::kGradientCols * phases)) {
-      // Every phases-th column shares its input with the taps.
-      phases_ = phases;
-      pitch_ = cols.dilation;
-      stride_ = dilation_ = shared_stride_ = 1;
-    } else if (phases == 1 && cols.stride == 2 * gcd) {
-      pitch_ = cols.dilation;
-      stride_ = shared_stride_ = 2;
-      dilation_ = 1;
+    cols_ = LatticeOf(cols);
+    dilation_ = 1;
+    shared_stride_ = static_cast<int>(cols_.stride);
+    if (cols_.stride > 2 || cols.out < kLeastCols * cols_.phases) {
+      // Not worth sharing.
+      cols_ = {1, 1, cols.stride};
+      dilation_ = cols.dilation;
+      shared_stride_ = 0;
+    }
+    tile_cols_ = kTileCols;
+    if (problem.rows.filter * cols.filter <= kFewTaps) {
+      // A group follows each of its pixels through its channels, as memory
+      // does. The fewer pixels, the better is the CPU at reading ahead.
+      tile_cols_ = problem.prefetch && shared_stride_ == 2 ? kLeastCols
+                                                           : Isa::kGradientCols;
     }
     constexpr int64_t kMaxTaps = Isa::kMaxTaps;
     const int64_t blocks = (cols.filter + kMaxTaps - 1) / kMaxTaps;
@@ -157,59 +184,68 @@ class RowSums {
     }
   }
 
-  // Adds what dY rows [begin, end) give to the taps of rows [first_tap_row,
-  // end_tap_row). The totals are those of one vector after those of another.
-  void Add(const Pixels<S>& input, const Pixels<S>& dy, int64_t begin,
-           int64_t end, int64_t first_tap_row, int64_t end_tap_row,
-           int64_t channels, A* totals) const {
+  // Adds what dY rows [begin, end), counted phase by phase of `lattice`, give
+  // to the taps of rows [first_tap_row, end_tap_row). The totals are those of
+  // one vector after those of another.
+  void Add(const Lattice& lattice, const Pixels<S>& input, const Pixels<S>& dy,
+           int64_t begin, int64_t end, int64_t first_tap_row,
+           int64_t end_tap_row, int64_t channels, A* totals) const {
     const FilterGradientAxis& rows = problem_.rows;
     const FilterGradientAxis& cols = problem_.cols;
-    const int64_t tile_cols = cols.out < kTileCols ? cols.out : kTileCols;
-    const int64_t rows_per_sum = kTileCols / tile_cols;
+    const int64_t rows_per_sum = tile_cols_ / cols.out;
     RowProducts<S> products;
     products.input_tap_row_step = rows.dilation * input.row_step;
-    products.input_row_step = rows.stride * input.row_step;
-    products.input_col_step = pitch_ * input.col_step;
-    products.dy_row_step = dy.row_step;
-    products.dy_col_step = phases_ * dy.col_step;
-    products.stride = stride_;
+    products.input_row_step = lattice.phases * rows.stride * input.row_step;
+    products.input_col_step = cols_.pitch * input.col_step;
+    products.dy_row_step = lattice.phases * dy.row_step;
+    products.dy_col_step = cols_.phases * dy.col_step;
+    products.stride = cols_.stride;
     products.dilation = dilation_;
+    products.next_input_row_step = lattice.pitch * input.row_step;
     const int64_t vector_step = (end_tap_row - first_tap_row) * cols.filter * N;
-    for (int64_t phase = 0; phase < phases_; ++phase) {
-      const int64_t count = (cols.out - phase + phases_ - 1) / phases_;
-      for (int64_t first = 0; first < count; first += kTileCols) {
-        products.cols = count - first < kTileCols ? count - first : kTileCols;
-        const int64_t dy_col = phase + first * phases_;
-        const S* dy_strip = dy.first + dy_col * dy.col_step;
-        const int64_t in_col = dy_col * cols.stride - cols.pad;
-        for (int64_t i = begin; i < end; i += products.rows) {
-          const TapRange taps = TapsInside(rows, i, first_tap_row, end_tap_row);
-          products.rows = 1;
-          while (products.rows < rows_per_sum && i + products.rows < end) {
-            const TapRange next =
-                TapsInside(rows, i + products.rows, first_tap_row, end_tap_row);
-            if (next.begin != taps.begin || next.end != taps.end) break;
-            ++products.rows;
-          }
-          if (taps.begin >= taps.end) continue;
-          const int64_t in_row =
-              i * rows.stride - rows.pad + taps.begin * rows.dilation;
-          products.dy = dy_strip + (i - dy.first_row) * dy.row_step;
-          // The rows behind the last of an image are those of the next.
-          const int64_t next_in_row = (i + products.rows - 1) * rows.stride +
-                                      1 - rows.pad +
-                                      (end_tap_row - 1) * rows.dilation;
-          products.next_dy = products.rows * dy.row_step;
-          products.next_input = (next_in_row - in_row) * input.row_step;
-          products.next_input_row_step = input.row_step;
-          products.next_input_rows = 0;
-          if (next_in_row + products.rows * rows.stride <=
-              input.prefetch_rows) {
-            products.next_input_rows = rows.stride < 4 ? rows.stride : 4;
-          }
+    for (int64_t phase = 0; phase < cols_.phases; ++phase) {
+      const int64_t count =
+          (cols.out - phase + cols_.phases - 1) / cols_.phases;
+      for (int64_t index = begin; index < end; index += products.rows) {
+        const PhaseRow first_row =
+            FindPhaseRow(rows.out, lattice.phases, index);
+        const int64_t i = first_row.row;
+        const TapRange taps = TapsInside(rows, i, first_tap_row, end_tap_row);
+        products.rows = 1;
+        while (products.rows < rows_per_sum && products.rows < first_row.left &&
+               index + products.rows < end) {
+          const TapRange next =
+              TapsInside(rows, i + products.rows * lattice.phases,
+                         first_tap_row, end_tap_row);
+          if (next.begin != taps.begin || next.end != taps.end) break;
+          ++products.rows;
+        }
+        if (taps.begin >= taps.end) continue;
+        const int64_t in_row =
+            i * rows.stride - rows.pad + taps.begin * rows.dilation;
+        // What the next rows are the first to meet. The rows behind the last
+        // of an image are those of the next.
+        const int64_t last_in_row =
+            (i + (products.rows - 1) * lattice.phases) * rows.stride -
+            rows.pad + (end_tap_row - 1) * rows.dilation;
+        products.next_dy = products.rows * products.dy_row_step;
+        products.next_input =
+            (last_in_row + lattice.pitch - in_row) * input.row_step;
+        const bool prefetch =
+            last_in_row + products.rows * lattice.stride * lattice.pitch <
+            input.prefetch_rows;
+        for (int64_t first = 0; first < count; first += tile_cols_) {
+          products.cols =
+              count - first < tile_cols_ ? count - first : tile_cols_;
+          const int64_t dy_col = phase + first * cols_.phases;
+          products.dy = dy.first + (i - dy.first_row) * dy.row_step +
+                        dy_col * dy.col_step;
+          products.next_input_rows =
+              prefetch ? (lattice.stride < 4 ? lattice.stride : 4) : 0;
           AddTile(&products,
                   input.first + (in_row - input.first_row) * input.row_step,
-                  in_col, input.col_step, taps.end - taps.begin, channels,
+                  dy_col * cols.stride - cols.pad, input.col_step,
+                  taps.end - taps.begin, channels,
                   totals + (taps.begin - first_tap_row) * cols.filter * N,
                   vector_step);
         }
@@ -236,8 +272,8 @@ class RowSums {
         products->input = input_row + row * products->input_tap_row_step +
                           first_col * col_step;
         products->window = StepsInside(
-            first_col, pitch_, cols.in,
-            (products->cols - 1) * stride_ + (taps - 1) * dilation_ + 1);
+            first_col, cols_.pitch, cols.in,
+            (products->cols - 1) * cols_.stride + (taps - 1) * dilation_ + 1);
         if (products->window.begin < products->window.end) {
           functions_[block_rows - 1][taps - 1](
               *products, channels, totals + row * tap_row_step + tap * N,
@@ -250,11 +286,10 @@ class RowSums {
   }
 
   const FilterGradientProblem& problem_;
-  int64_t phases_;    // of dY columns
-  int64_t pitch_;     // input columns from a lattice point to the next
-  int64_t stride_;    // lattice points from a dY column of a phase to the next
-  int64_t dilation_;  // and from a tap
-  int shared_stride_;
+  Lattice cols_;
+  int64_t dilation_;   // lattice points from a tap to the next
+  int shared_stride_;  // that of cols_, or 0 if columns share no input
+  int64_t tile_cols_;
   int64_t most_taps_;
   AddRowProductsFunction<S> functions_[3][Isa::kMaxTaps];
 };

@@ -45,6 +45,11 @@ struct RowProducts {
   int64_t next_input_row_step;
 };
 
+// dY columns of a group at least, but for what is left in the end.
+constexpr int kLeastCols = 4;
+// Taps whose sums are so few that they are kept for only one group of columns.
+constexpr int kFewTaps = 9;
+
 // Adds the products of kCols dY columns, the first of which meets the first tap
 // in input[0]. kWhole tells that all input columns exist; otherwise those in
 // `window` do.
@@ -105,6 +110,22 @@ inline __attribute__((always_inline)) void PrefetchColumns(const S* first,
   for (int col = 0; col < kColumns; ++col) __builtin_prefetch(columns[col]);
 }
 
+// What the next rows need, as far as they lie behind a group of columns.
+template <int kCols, int kStride, typename S>
+inline __attribute__((always_inline)) void PrefetchNext(
+    const RowProducts<S>& products, const S* input, const S* dy) {
+  PrefetchColumns<kCols>(dy + products.next_dy, products.dy_col_step);
+  const S* next = input + products.next_input;
+  for (int64_t row = 0; row < products.next_input_rows; ++row) {
+    if constexpr (kStride > 0) {
+      PrefetchColumns<kCols * kStride>(next, products.input_col_step);
+    } else {
+      PrefetchColumns<kCols>(next, products.stride * products.input_col_step);
+    }
+    next += products.next_input_row_step;
+  }
+}
+
 // Adds all products of a block of taps to its totals: those of a vector are N
 // accumulators per tap, `tap_row_step` from one tap row to the next,
 // `vector_step` from one vector to the next. The vectors cover the channels as
@@ -116,6 +137,9 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
   constexpr int64_t kLine = 64 / sizeof(S);
+  // Few products wait for memory: it had best be at work meanwhile. Many are
+  // late if their loads queue behind the prefetches.
+  constexpr bool kPrefetchFirst = kRows * kTaps <= kFewTaps;
   const int64_t stride = kStride > 0 ? kStride : products.stride;
   const int64_t reach =
       kStride > 0 ? kTaps - 1 : (kTaps - 1) * products.dilation;
@@ -131,43 +155,41 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
       const S* dy = dy_row;
       TapRange window = products.window;
       int64_t left = products.cols;
-      const auto step = [&](auto step_cols) {
-        constexpr int cols = decltype(step_cols)::kValue;
-        if (prefetch) {
-          PrefetchColumns<cols>(dy + products.next_dy, products.dy_col_step);
-          const S* next = input + products.next_input;
-          for (int64_t row = 0; row < products.next_input_rows; ++row) {
-            if constexpr (kStride > 0) {
-              PrefetchColumns<cols * kStride>(next, products.input_col_step);
-            } else {
-              PrefetchColumns<cols>(next, stride * products.input_col_step);
-            }
-            next += products.next_input_row_step;
-          }
-        }
-        input += cols * stride * products.input_col_step;
-        dy += cols * products.dy_col_step;
-        window.begin -= cols * stride;
-        window.end -= cols * stride;
-        left -= cols;
+      const auto add = [&](auto group_cols, auto all_exist)
+                           __attribute__((always_inline)) {
+                             constexpr int cols = decltype(group_cols)::kValue;
+                             constexpr bool whole = decltype(all_exist)::kValue;
+                             if (kPrefetchFirst && prefetch)
+                               PrefetchNext<cols, kStride>(products, input, dy);
+                             AddColumns<N, kRows, kTaps, kStride, cols, whole>(
+                                 products, input, dy, window, sum);
+                             if (!kPrefetchFirst && prefetch)
+                               PrefetchNext<cols, kStride>(products, input, dy);
+                             input += cols * stride * products.input_col_step;
+                             dy += cols * products.dy_col_step;
+                             window.begin -= cols * stride;
+                             window.end -= cols * stride;
+                             left -= cols;
+                           };
+      const auto all_exist = [&](int cols) {
+        return window.begin <= 0 && window.end > (cols - 1) * stride + reach;
       };
-      for (; left >= kCols; step(Int<kCols>())) {
-        if (window.begin <= 0 && window.end > (kCols - 1) * stride + reach) {
-          AddColumns<N, kRows, kTaps, kStride, kCols, true>(products, input, dy,
-                                                            window, sum);
+      while (left >= kCols) {
+        if (all_exist(kCols)) {
+          add(Int<kCols>(), Int<true>());
         } else {
-          AddColumns<N, kRows, kTaps, kStride, kCols, false>(products, input,
-                                                             dy, window, sum);
+          add(Int<kCols>(), Int<false>());
         }
       }
-      for (; left >= 2; step(Int<2>())) {
-        AddColumns<N, kRows, kTaps, kStride, 2, false>(products, input, dy,
-                                                       window, sum);
+      while (kCols > kLeastCols && left >= kLeastCols) {
+        if (all_exist(kLeastCols)) {
+          add(Int<kLeastCols>(), Int<true>());
+        } else {
+          add(Int<kLeastCols>(), Int<false>());
+        }
       }
-      if (left > 0) {
-        AddColumns<N, kRows, kTaps, kStride, 1, false>(products, input, dy,
-                                                       window, sum);
-      }
+      while (left >= 2) add(Int<2>(), Int<false>());
+      if (left > 0) add(Int<1>(), Int<false>());
       input_row += products.input_row_step;
       dy_row += products.dy_row_step;
     }
@@ -212,7 +234,7 @@ AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
                                                                       taps);
     }
   }
-  constexpr int kCols = kStride == 0 ? 4 : Isa::kGradientCols;
+  constexpr int kCols = kStride > 0 ? Isa::kGradientCols : kLeastCols;
   return AddRowProducts<N, kRows, kTaps, kStride, kCols, S>;
 }
 
