@@ -133,8 +133,23 @@ inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
   return __builtin_convertvector(result | (sign >> 16), Vector<uint16_t, N>);
 }
 
+// GCC converts the halves of a vector apart and puts them together, hence the
+// instructions by name.
 template <int N>
 inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) {
+    return BitCast<Vector<float, N>>(_mm512_maskz_slli_epi32(
+        0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, BitCast<__m256i>(bits)),
+        16));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8) {
+    return BitCast<Vector<float, N>>(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(BitCast<__m128i>(bits)), 16));
+  }
+#endif
 #if defined(__aarch64__)
   if constexpr (N == 4) {
     return BitCast<Vector<float, N>>(
