@@ -41,6 +41,26 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
              "writes outside its workspace: " << problem.text);
 }
 
+// Large pixels that end in the middle of a line of memory.
+void TestHalfLines(Random& random) {
+  Problem problem;
+  ConvGeometry& g = problem.geometry;
+  g.data_format = DataFormat::kNHWC;
+  g.batch = 2;
+  g.depth_multiplier = 1;
+  g.rows = {5, 5, 3, 1, 1, 1};
+  g.cols = {17, 17, 3, 1, 1, 1};
+  for (int64_t depth : {516, 520, 528}) {
+    g.in_depth = depth;
+    problem.text = TextOf(g);
+    for (int type = 0; type < kNumElementTypes; ++type) {
+      TestOp(random, problem, ConvOp::kForward, static_cast<ElementType>(type));
+      TestOp(random, problem, ConvOp::kBackpropInput,
+             static_cast<ElementType>(type));
+    }
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -82,6 +102,7 @@ int main(int argc, char** argv) {
       tf_dwgrad::TestOp(random, problem, op, type);
     }
   }
+  tf_dwgrad::TestHalfLines(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

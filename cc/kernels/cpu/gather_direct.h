@@ -24,6 +24,9 @@ void StreamRun(const T* from, int64_t count, T* to) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
+// Tiles of so many channels are too large to move on by way of the first cache.
+constexpr int64_t kMaxTileChannels = 512;
+
 // A unit of work is a tile row (one or two rows of a row phase) of one image
 // for one block of channels.
 template <typename Isa, int kMaxTaps, int kTileRows, typename T>
@@ -64,10 +67,15 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.row_step = rows.num_phases * cols.dst_size * depth;
   sums.col_step = problem.scattered ? depth : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
-  // caches, otherwise by way of a tile in cache.
+  // caches, otherwise by way of a tile in cache. If vectors begin in the middle
+  // of a line, so do tiles that would be too large for the first cache.
   const bool stream = problem.beyond_cache && kCanStream<T>;
-  sums.stream = stream && depth % kLanes == 0 &&
-                reinterpret_cast<uintptr_t>(dst) % (kLanes * sizeof(T)) == 0;
+  constexpr int kVectorBytes = kLanes * sizeof(T);
+  const int aligned_bytes = kVectorBytes == 64 && depth >= kMaxTileChannels
+                                ? kVectorBytes / 2
+                                : kVectorBytes;
+  sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&
+                reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
   // Tiles of 16-bit types are too short for the second step.
   sums.dst_is_tile = stream && !sums.stream && sizeof(T) == sizeof(A) &&
                      depth >= 2 * N && taps <= 9;

@@ -133,8 +133,23 @@ inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
   return __builtin_convertvector(result | (sign >> 16), Vector<uint16_t, N>);
 }
 
+// GCC converts the halves of a vector apart and puts them together, hence the
+// instructions by name.
 template <int N>
 inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) {
+    return BitCast<Vector<float, N>>(_mm512_maskz_slli_epi32(
+        0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, BitCast<__m256i>(bits)),
+        16));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8) {
+    return BitCast<Vector<float, N>>(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(BitCast<__m128i>(bits)), 16));
+  }
+#endif
 #if defined(__aarch64__)
   if constexpr (N == 4) {
     return BitCast<Vector<float, N>>(
@@ -262,13 +277,22 @@ inline Vector<uint32_t, N> JoinEvenOdd(Vector<float, N> even,
 }
 
 // A store past the caches to an address that is a multiple of the vector's
-// size: the line is neither read first nor kept. Needs FinishStreaming before
-// another thread may read it.
+// size, or, of vectors of 64 bytes, of half of it: the line is neither read
+// first nor kept. Needs FinishStreaming before another thread may read it.
 template <typename V>
 inline void Stream(V value, void* to) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
-    _mm512_stream_si512(static_cast<__m512i*>(to), BitCast<__m512i>(value));
+    const __m512i bits = BitCast<__m512i>(value);
+    if (reinterpret_cast<uintptr_t>(to) % sizeof(V) == 0) {
+      _mm512_stream_si512(static_cast<__m512i*>(to), bits);
+    } else {
+      __m256i* const halves = static_cast<__m256i*>(to);
+      _mm256_stream_si256(halves,
+                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 0));
+      _mm256_stream_si256(halves + 1,
+                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 1));
+    }
     return;
   }
 #endif
