@@ -4,38 +4,17 @@
 #ifndef TF_DWGRAD_CC_KERNELS_COMPUTE_ON_CPU_H_
 #define TF_DWGRAD_CC_KERNELS_COMPUTE_ON_CPU_H_
 
-#include <utility>
-
 #ifndef EIGEN_USE_THREADS
 #define EIGEN_USE_THREADS
 #endif
 
 #include "cc/kernels/conv_geometry.h"
 #include "cc/kernels/cpu/cpu_kernel.h"
-#include "cc/kernels/cpu/pool_parallel_for.h"
 #include "cc/kernels/read_operands.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "unsupported/Eigen/CXX11/Tensor"
 
 namespace tf_dwgrad {
-
-// TensorFlow's threads, as PoolParallelFor wants them. Its own loop,
-// Eigen::ThreadPoolDevice::parallelFor, fixes beforehand what each thread does
-// and so waits for one that is slow to wake.
-class DevicePool {
- public:
-  explicit DevicePool(const Eigen::ThreadPoolDevice& device)
-      : device_(device) {}
-
-  int64_t num_threads() const { return device_.numThreads(); }
-  template <typename Task>
-  void Schedule(Task task) {
-    device_.getPool()->Schedule(std::move(task));
-  }
-
- private:
-  const Eigen::ThreadPoolDevice& device_;
-};
 
 // Computes output 0 of `ctx`, or sets its status to what is wrong.
 template <ConvOp op, typename T>
@@ -55,12 +34,16 @@ void ComputeDepthwiseConv(const ConvAttributes& attributes,
     OP_REQUIRES_OK(ctx,
                    ctx->allocate_temp(tensorflow::DT_UINT8, shape, &workspace));
   }
-  DevicePool pool(ctx->eigen_device<Eigen::ThreadPoolDevice>());
-  kernel.RunAll(operands.first->data(), operands.second->data(),
-                operands.result->data(), workspace.data(),
-                [&](int64_t units, double unit_cycles, const Work& do_units) {
-                  PoolParallelFor(pool, units, unit_cycles, do_units);
-                });
+  const Eigen::ThreadPoolDevice& device =
+      ctx->eigen_device<Eigen::ThreadPoolDevice>();
+  kernel.RunAll(
+      operands.first->data(), operands.second->data(), operands.result->data(),
+      workspace.data(), [&](int64_t units, double unit_cycles, auto do_units) {
+        device.parallelFor(units,
+                           Eigen::TensorOpCost(/*bytes_loaded=*/0,
+                                               /*bytes_stored=*/0, unit_cycles),
+                           do_units);
+      });
 }
 
 }  // namespace tf_dwgrad

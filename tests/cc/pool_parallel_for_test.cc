@@ -1,7 +1,7 @@
 // Every unit is done once, before the loop returns, whatever the pool does with
 // its tasks: runs them at once, while its threads are busy, or much later.
 
-#include "cc/kernels/cpu/pool_parallel_for.h"
+#include "cc/kernels/xla/pool_parallel_for.h"
 
 #include <algorithm>
 #include <atomic>

@@ -9,7 +9,7 @@
 #include <tuple>
 
 #include "cc/kernels/cpu_kernel_entry.h"
-#include "cc/kernels/cpu/pool_parallel_for.h"
+#include "cc/kernels/xla/pool_parallel_for.h"
 #include "xla/ffi/api/ffi.h"
 
 extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();

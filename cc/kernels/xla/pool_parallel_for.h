@@ -1,8 +1,8 @@
-// A loop on a pool that can do no more than run tasks some time: TensorFlow's,
-// and the one that XLA hands to its custom calls.
+// A loop on a pool that can do no more than run tasks some time, such as the
+// one XLA hands to its custom calls.
 
-#ifndef TF_DWGRAD_CC_KERNELS_CPU_POOL_PARALLEL_FOR_H_
-#define TF_DWGRAD_CC_KERNELS_CPU_POOL_PARALLEL_FOR_H_
+#ifndef TF_DWGRAD_CC_KERNELS_XLA_POOL_PARALLEL_FOR_H_
+#define TF_DWGRAD_CC_KERNELS_XLA_POOL_PARALLEL_FOR_H_
 
 #include <algorithm>
 #include <atomic>
@@ -94,4 +94,4 @@ void PoolParallelFor(Pool& pool, int64_t count, double unit_cycles,
 
 }  // namespace tf_dwgrad
 
-#endif  // TF_DWGRAD_CC_KERNELS_CPU_POOL_PARALLEL_FOR_H_
+#endif  // TF_DWGRAD_CC_KERNELS_XLA_POOL_PARALLEL_FOR_H_
