@@ -8,6 +8,8 @@ OUTPUT ?= demo_output
 MICRO_BENCH ?= --benchmark_filter='^machine|^input_gradient/.*/float32/NHWC' \
   --benchmark_min_time=0.2
 JOBS := $(shell nproc 2>/dev/null || echo 2)
+# A file stays in one process, which makes what its tests share once.
+PYTEST_JOBS ?= --numprocesses=$(JOBS) --dist=loadfile
 # Where pip leaves its objects (setup.py): the C++ tests and the benchmark link
 # the same kernels.
 BUILD = build/python$$($(PYTHON_IN_VENV) -c \
@@ -56,11 +58,11 @@ cc-test: .venv/installed  ## the C++ tests
 
 python-test: .venv/installed  ## the Python tests, on the installed package
 	@echo "== Running the Python tests"
-	@$(PYTHON_IN_VENV) -m pytest tests
+	@$(PYTHON_IN_VENV) -m pytest $(PYTEST_JOBS) tests
 
 sweep: .venv/installed  ## thousands of random cases
 	@echo "== Running the sweep"
-	@$(PYTHON_IN_VENV) -m pytest -m sweep tests
+	@$(PYTHON_IN_VENV) -m pytest $(PYTEST_JOBS) -m sweep tests
 
 # First, so that what is missing is said before minutes of installing.
 arm-tools:
