@@ -3,11 +3,12 @@
     python benchmarks/jit_ops.py --threads 2 --json results.json
 
 Both sides are compiled, checked against each other, and called in turn, several times a
-turn; the ratio is of the medians. The layers are taken from depthwise_layers.csv, float32
-and NHWC.
+turn; the ratio is of the medians. The layers are taken from depthwise_layers.csv,
+float32 and NHWC.
 
-After some milliseconds of something else, TensorFlow takes several times as long to start
-any compiled function, even an empty one: with --calls 1 that is most of a short op's time.
+After some milliseconds of something else, TensorFlow takes several times as long to
+start any compiled function, even an empty one: with --calls 1 that is most of a short
+op's time.
 """
 
 import argparse

@@ -288,7 +288,8 @@ FREE_OF_TENSORFLOW = [
     if path.name.startswith("conv_geometry.")
     or path.name == "gather_plan.h"
     or path.name.startswith(("cpu_kernel_entry.", "call_counters."))
-    or path.name in ("builtin_names.h", "custom_call.h", "pool_parallel_for.h")
+    or path.name in ("builtin_names.h", "custom_call.h", "number_formats.h")
+    or path.name == "pool_parallel_for.h"
     or path.parent in (CC / "kernels" / "cpu", CC / "kernels" / "gpu")
 ]
 
