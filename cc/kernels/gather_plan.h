@@ -196,18 +196,26 @@ TF_DWGRAD_HOST_DEVICE static inline void NextRun(const GatherPlan& plan,
   run->first_src += plan.src_per_run;
 }
 
-// The m in [0, limit) whose source base + m * pitch lies inside src.
-TF_DWGRAD_HOST_DEVICE static inline TapRange ClipToSource(
-    const GatherPlan& plan, int64_t base, int64_t limit) {
+// The m in [0, limit) for which origin + m * step is in [0, size).
+TF_DWGRAD_HOST_DEVICE static inline TapRange StepsInside(int64_t origin,
+                                                         int64_t step,
+                                                         int64_t size,
+                                                         int64_t limit) {
   TapRange range = {0, limit};
-  const int64_t last = plan.src_size - 1;
+  const int64_t last = size - 1;
   // Away from the borders nothing needs a division.
-  if (base >= 0 && base + (limit - 1) * plan.pitch <= last) return range;
-  if (base < 0) range.begin = (-base - 1) / plan.pitch + 1;
-  const int64_t fit = last < base ? 0 : (last - base) / plan.pitch + 1;
+  if (origin >= 0 && origin + (limit - 1) * step <= last) return range;
+  if (origin < 0) range.begin = (-origin - 1) / step + 1;
+  const int64_t fit = last < origin ? 0 : (last - origin) / step + 1;
   if (fit < limit) range.end = fit;
   if (range.begin > range.end) range.begin = range.end;
   return range;
+}
+
+// The m in [0, limit) whose source base + m * pitch lies inside src.
+TF_DWGRAD_HOST_DEVICE static inline TapRange ClipToSource(
+    const GatherPlan& plan, int64_t base, int64_t limit) {
+  return StepsInside(base, plan.pitch, plan.src_size, limit);
 }
 
 // Sources first, first + pitch, ...

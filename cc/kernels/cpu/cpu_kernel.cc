@@ -161,10 +161,13 @@ int64_t DirectChannels(const GatherProblem& problem, const KernelTable& kernels,
   const int64_t vector_bytes = problem.rows.filter_size *
                                problem.cols.filter_size * kernels.vector_bytes;
   const int64_t filter_limit = kFilterBytes / vector_bytes * lanes;
-  const bool straight_to_dst = problem.most_taps <= kernels.max_taps &&
-                               problem.rows.num_runs == 1 &&
-                               problem.cols.num_runs == 1;
+  const bool straight_to_dst =
+      problem.strided ||
+      (problem.most_taps <= kernels.max_taps && problem.rows.num_runs == 1 &&
+       problem.cols.num_runs == 1);
   int64_t limit = kMaxKeptChannels;
+  // Of narrow tiles, the filter should stay in the first cache.
+  if (problem.narrow) return limit;
   if (straight_to_dst && !problem.scattered) {
     const int64_t row_limit =
         kRowBytes /
@@ -190,8 +193,25 @@ bool UsesScatteredTiles(const GatherProblem& problem, int64_t row_bytes,
          row_bytes <= 20 << 10;
 }
 
+// The forward op of the most common layers with a stride.
+bool UsesStridedTiles(const GatherProblem& problem) {
+  const GatherPlan& cols = problem.cols;
+  return !problem.backward && cols.stride == 2 && cols.dilation == 1 &&
+         cols.filter_size == 3 && problem.rows.filter_size <= 3;
+}
+
+// Of what the last cache does not hold either, tiles are narrow: the fewer
+// pixels are followed through their channels, the better is the CPU at reading
+// ahead.
+bool UsesNarrowTiles(const GatherProblem& problem, int64_t bytes) {
+  constexpr int64_t kLastCacheBytes = 30 << 20;
+  return problem.beyond_cache && bytes > kLastCacheBytes &&
+         problem.most_taps <= 3 && problem.cols.pitch == 1 &&
+         problem.cols.num_phases == 1;
+}
+
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
-  if (problem.scattered) return 1;
+  if (problem.strided || problem.scattered) return 1;
   return problem.most_taps <= kernels.pair_max_taps ||
                  (problem.most_taps > kernels.max_taps && kernels.pair_blocks)
              ? 2
@@ -267,6 +287,8 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   };
 
   problem.flat = false;
+  problem.narrow = false;
+  problem.strided = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
     gather_kernel_ = kernels.gather_direct[type_index];
@@ -274,6 +296,8 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         problem.rows.filter_size * problem.cols.filter_size;
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
+    problem.strided = UsesStridedTiles(problem);
+    problem.narrow = UsesNarrowTiles(problem, src_bytes + dst_bytes);
     problem.takes_apart = kernels.takes_apart &&
                           type == ElementType::kBFloat16 &&
                           dst_depth >= 2 * lanes;

@@ -34,17 +34,6 @@ inline TapRange PositionsInside(const FilterGradientAxis& axis, int64_t tap) {
   return range;
 }
 
-// The m in [0, limit) for which origin + m * step is in [0, size).
-inline TapRange StepsInside(int64_t origin, int64_t step, int64_t size,
-                            int64_t limit) {
-  TapRange range = {0, limit};
-  if (origin < 0) range.begin = (-origin - 1) / step + 1;
-  const int64_t fit = size <= origin ? 0 : (size - 1 - origin) / step + 1;
-  if (fit < limit) range.end = fit;
-  if (range.begin > range.end) range.begin = range.end;
-  return range;
-}
-
 // The taps in [begin, end) that read inside the input at dY position i.
 inline TapRange TapsInside(const FilterGradientAxis& axis, int64_t i,
                            int64_t begin, int64_t end) {

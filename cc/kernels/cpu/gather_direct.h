@@ -68,17 +68,21 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.col_step = problem.scattered ? depth : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
   // caches, otherwise by way of a tile in cache. If vectors begin in the middle
-  // of a line, so do tiles that would be too large for the first cache.
+  // of a line, so do tiles that would be too large for the first cache. Pixels
+  // share lines then, which must be written together: where the phases of a
+  // stride take turns, tiles go through the caches.
   const bool stream = problem.beyond_cache && kCanStream<T>;
+  const bool together = !problem.backward || cols.stride == 1;
   constexpr int kVectorBytes = kLanes * sizeof(T);
-  const int aligned_bytes = kVectorBytes == 64 && depth >= kMaxTileChannels
-                                ? kVectorBytes / 2
-                                : kVectorBytes;
+  const int aligned_bytes =
+      kVectorBytes == 64 && depth >= kMaxTileChannels && together
+          ? kVectorBytes / 2
+          : kVectorBytes;
   sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
   // Tiles of 16-bit types are too short for the second step.
-  sums.dst_is_tile = stream && !sums.stream && sizeof(T) == sizeof(A) &&
-                     depth >= 2 * N && taps <= 9;
+  sums.dst_is_tile = stream && !sums.stream && together &&
+                     sizeof(T) == sizeof(A) && depth >= 2 * N && taps <= 9;
   sums.prefetch_dst = problem.beyond_cache && !sums.stream && !sums.dst_is_tile;
   const int64_t dst_row_step = sums.row_step, dst_col_step = sums.col_step;
   T* const tile_dst =
@@ -160,6 +164,12 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
       sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
       SumScatteredRow<Isa, N>(problem, tile.row_run, tile.row, 0, cols.dst_size,
                               operands, channels, sums, move_on(dst_row));
+      continue;
+    }
+    if (problem.strided) {
+      sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
+      SumStridedRow<Isa, N, 3>(problem, tile.row, operands, channels, sums,
+                               move_on(dst_row));
       continue;
     }
     for (int64_t phase = 0; phase < col_phases; ++phase) {

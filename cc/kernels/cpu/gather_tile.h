@@ -180,6 +180,92 @@ inline int64_t AlikeTiles(const GatherProblem& problem, const TapRun& col_run,
   return whole < 1 ? 1 : whole;
 }
 
+// Positions of a strided tile if memory is what it waits for: the fewer pixels
+// are followed through their channels, the better is the CPU at reading ahead.
+constexpr int kStreamedCols = 4;
+
+// All taps of neighbouring tiles of a row that see a strided window: what a
+// stride cuts into runs of taps, each a block with pixels of its own, is one
+// block here.
+template <int N, int kCols, int kTaps, typename S>
+int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
+                        const S* src_row, int64_t col, int64_t left,
+                        int64_t channels, const TileSums<S>& sums) {
+  constexpr int kStride = 2;
+  constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
+  const GatherPlan& cols = problem.cols;
+  const int64_t src_col = col * kStride - cols.pad;
+  block.window = {src_col < 0 ? -src_col : 0, cols.src_size - src_col};
+  if (block.window.end > kPixels) block.window.end = kPixels;
+  block.src = src_row + src_col * block.src_col_step;
+  if (block.prefetch != nullptr) block.prefetch += src_col * block.src_col_step;
+  int64_t tiles = 1;
+  if (!sums.dst_is_tile && src_col >= 0 && left >= kCols &&
+      block.window.end == kPixels) {
+    tiles = (cols.src_size - src_col - kPixels) / (kCols * kStride) + 1;
+    if (tiles > left / kCols) tiles = left / kCols;
+  }
+  if (kTaps == 3 && block.num_rows == 3 && block.begin_row == 0 &&
+      block.end_row == 3) {
+    AddTapRows<N, 1, kCols, 3, kTaps, kStride>(block, tiles, channels, sums,
+                                               /*last=*/true);
+  } else {
+    AddTapRows<N, 1, kCols, 0, kTaps, kStride>(block, tiles, channels, sums,
+                                               /*last=*/true);
+  }
+  return tiles;
+}
+
+// A row of such tiles, position `row` of the result.
+template <typename Isa, int N, int kTaps, typename S, typename Done>
+void SumStridedRow(const GatherProblem& problem, int64_t row,
+                   const Operands<S>& operands, int64_t channels,
+                   TileSums<S> sums, Done done) {
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  TapBlock<S> block;
+  block.src_row_step = rows.dilation * operands.src_row_step;
+  block.src_col_step = operands.src_col_step;
+  block.filter = operands.filter;
+  block.filter_row_step = kTaps * operands.filter_tap_step;
+  block.filter_col_step = operands.filter_tap_step;
+  block.filter_vector_step = operands.filter_vector_step;
+  block.first = true;
+  block.num_rows = rows.filter_size;
+  const int64_t first_row = row * rows.stride - rows.pad;
+  const TapRange src_rows =
+      StepsInside(first_row, rows.dilation, rows.src_size, rows.filter_size);
+  block.begin_row = src_rows.begin;
+  block.end_row = src_rows.end;
+  const S* src_row =
+      operands.src +
+      (first_row + block.begin_row * rows.dilation) * operands.src_row_step;
+  // What the next row finds new.
+  const int64_t next_row =
+      first_row + (rows.filter_size - 1) * rows.dilation + 1;
+  block.prefetch = next_row + 1 < operands.prefetch_rows
+                       ? operands.src + next_row * operands.src_row_step
+                       : nullptr;
+  S* const dst = sums.dst;
+  const auto sum_tiles = [&](auto tile_cols) {
+    constexpr int kCols = decltype(tile_cols)::kValue;
+    for (int64_t col = 0; col < cols.dst_size;) {
+      if (!sums.dst_is_tile) sums.dst = dst + col * sums.col_step;
+      const int64_t left = cols.dst_size - col;
+      sums.cols = left < kCols ? left : kCols;
+      const int64_t tiles = SumStridedTiles<N, kCols, kTaps>(
+          problem, block, src_row, col, left, channels, sums);
+      done(col, sums.cols, kCols);
+      col += tiles * kCols;
+    }
+  };
+  if (problem.beyond_cache) {
+    sum_tiles(Int<kStreamedCols>());
+  } else {
+    sum_tiles(Int<Isa::kPairCols>());
+  }
+}
+
 // The positions [begin, end) of one column phase in one or two rows. `sums` are
 // those of position 0, unless all tiles share a place. `done` may move the sums
 // of each tile on: done(first position, positions, positions between two rows
@@ -214,7 +300,7 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
     if constexpr (kTileRows == 2) {
       if (tile_rows == 2) {
         constexpr int kNarrow = Isa::kPairNarrowCols;
-        if (left <= kNarrow || left == 2 * kNarrow) {
+        if (problem.narrow || left <= kNarrow || left == 2 * kNarrow) {
           run(Int<2>(), Int<kNarrow>());
         } else {
           run(Int<2>(), Int<Isa::kPairCols>());

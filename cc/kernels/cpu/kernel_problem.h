@@ -42,6 +42,8 @@ struct GatherProblem {
   int64_t tile_rows;
   int64_t most_taps;  // neighbouring tap columns that reach a position
   bool takes_apart;   // see EvenOddBFloat16
+  bool narrow;     // tiles of two rows have kPairNarrowCols positions in each
+  bool strided;    // tiles see windows that move by stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;

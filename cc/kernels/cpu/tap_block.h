@@ -93,23 +93,30 @@ struct Columns {
   }
 };
 
+// The window of a tile: pixels of a row that it reads.
+template <int kCols, int kTaps, int kStride>
+constexpr int kWindow = (kCols - 1) * kStride + kTaps;
+
 // Adds what one source row gives to the tile rows that it reaches. weights[r]
 // are the taps of tile row r.
 template <bool kReachesFirst, bool kReachesSecond, int kPart, int N, int kRows,
-          int kCols, int kTaps, bool kWhole, typename S, typename V>
+          int kCols, int kTaps, int kStride, bool kWhole, typename S,
+          typename V>
 inline __attribute__((always_inline)) void AddSourceRow(
     const TapBlock<S>& block, const S* src, const V* first, const V* second,
     V (&sum)[kRows][kCols]) {
-  const Columns<kCols + kTaps - 1, const S> columns(src, block.src_col_step);
+  constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
+  const Columns<kPixels, const S> columns(src, block.src_col_step);
 #pragma GCC unroll 32
-  for (int j = 0; j < kCols + kTaps - 1; ++j) {
+  for (int j = 0; j < kPixels; ++j) {
     if (kWhole || (j >= block.window.begin && j < block.window.end)) {
       const V pixel = LoadPart<kPart, N>(columns[j]);
 #pragma GCC unroll 16
       for (int tap = 0; tap < kTaps; ++tap) {
-        if (j < tap || j - tap >= kCols) continue;
-        if (kReachesFirst) sum[0][j - tap] += pixel * first[tap];
-        if (kReachesSecond) sum[kRows - 1][j - tap] += pixel * second[tap];
+        const int col = (j - tap) / kStride;
+        if (j < tap || (j - tap) % kStride != 0 || col >= kCols) continue;
+        if (kReachesFirst) sum[0][col] += pixel * first[tap];
+        if (kReachesSecond) sum[kRows - 1][col] += pixel * second[tap];
       }
     }
   }
@@ -126,8 +133,8 @@ inline __attribute__((always_inline)) void LoadTaps(const A* filter,
 }
 
 // All source rows, of which any may be missing.
-template <int kPart, int N, int kRows, int kCols, int kTaps, bool kWhole,
-          typename S, typename A, typename V>
+template <int kPart, int N, int kRows, int kCols, int kTaps, int kStride,
+          bool kWhole, typename S, typename A, typename V>
 inline __attribute__((always_inline)) void AddSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kRows][kCols]) {
@@ -141,7 +148,7 @@ inline __attribute__((always_inline)) void AddSourceRows(
   };
   if (kRows == 2 && row == 0 && row < block.end_row) {
     LoadTaps<N>(filter, block.filter_col_step, first);
-    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
         block, src, first, second, sum);
     step();
   }
@@ -153,13 +160,13 @@ inline __attribute__((always_inline)) void AddSourceRows(
       LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step,
                   second);
     }
-    AddSourceRow<true, kRows == 2, kPart, N, kRows, kCols, kTaps, kWhole>(
-        block, src, first, second, sum);
+    AddSourceRow<true, kRows == 2, kPart, N, kRows, kCols, kTaps, kStride,
+                 kWhole>(block, src, first, second, sum);
     step();
   }
   if (kRows == 2 && row < block.end_row) {
     LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step, second);
-    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
         block, src, first, second, sum);
   }
 }
@@ -167,7 +174,7 @@ inline __attribute__((always_inline)) void AddSourceRows(
 // All source rows of a small filter; none is missing. Its taps stay in
 // registers.
 template <int kPart, int N, int kRows, int kCols, int kTapRows, int kTaps,
-          bool kWhole, typename S, typename A, typename V>
+          int kStride, bool kWhole, typename S, typename A, typename V>
 inline __attribute__((always_inline)) void AddAllSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kRows][kCols]) {
@@ -180,21 +187,21 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
   if constexpr (kRows == 1) {
 #pragma GCC unroll 4
     for (int row = 0; row < kTapRows; ++row) {
-      AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kWhole>(
+      AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
           block, src, taps[row], taps[row], sum);
       src += block.src_row_step;
     }
   } else {
-    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
         block, src, taps[0], taps[0], sum);
     src += block.src_row_step;
 #pragma GCC unroll 4
     for (int row = 1; row < kTapRows; ++row) {
-      AddSourceRow<true, true, kPart, N, kRows, kCols, kTaps, kWhole>(
+      AddSourceRow<true, true, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
           block, src, taps[row], taps[row - 1], sum);
       src += block.src_row_step;
     }
-    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kWhole>(
+    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
         block, src, taps[kTapRows - 1], taps[kTapRows - 1], sum);
   }
 }
@@ -260,9 +267,10 @@ inline __attribute__((always_inline)) void KeepTileRow(const V (&sum)[kCols],
 // Adds a block of taps to the sums of `tiles` neighbouring tiles. If there are
 // several, the block must be their only one. kTapRows is the number of tap rows
 // if all their source rows exist and there is no other block, or 0 for any.
-// kWhole tells that the whole window and all positions exist.
-template <int N, int kRows, int kCols, int kTapRows, int kTaps, bool kWhole,
-          typename S>
+// From a position to the next the window moves by kStride pixels; kWhole tells
+// that all of it and all positions exist.
+template <int N, int kRows, int kCols, int kTapRows, int kTaps, int kStride,
+          bool kWhole, typename S>
 void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
                  const TileSums<S>& sums, bool last) {
   typedef typename AccumulatorOf<S>::type A;
@@ -275,14 +283,14 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
   for (int64_t tile = 0; tile < tiles; ++tile) {
     A* panel = sums.panel;
     const A* filter = block.filter;
-    const int64_t src_offset = tile * kCols * block.src_col_step;
+    const int64_t src_offset = tile * kCols * kStride * block.src_col_step;
     const int64_t dst_offset = tile * kCols * sums.col_step;
     for (int64_t index = 0; index * kLanes < channels; ++index) {
       const int64_t c = FirstLane<kLanes>(index, channels);
       if (block.prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
-        PrefetchTile<kRows, kCols, false>(block.prefetch + src_offset + c,
-                                          block.src_row_step,
-                                          block.src_col_step);
+        PrefetchTile<kRows * kStride, kCols * kStride, false>(
+            block.prefetch + src_offset + c, block.src_row_step,
+            block.src_col_step);
         if (sums.prefetch_dst) {
           PrefetchTile<kRows, kCols, true>(
               sums.dst + kRows * sums.row_step + dst_offset + c, sums.row_step,
@@ -306,11 +314,11 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
             const S* src = block.src + src_offset + c;
             const A* taps = filter + kPart * block.filter_vector_step;
             if constexpr (kTapRows > 0) {
-              AddAllSourceRows<kPart, N, kRows, kCols, kTapRows, kTaps, kWhole>(
-                  block, src, taps, sum);
+              AddAllSourceRows<kPart, N, kRows, kCols, kTapRows, kTaps, kStride,
+                               kWhole>(block, src, taps, sum);
             } else {
-              AddSourceRows<kPart, N, kRows, kCols, kTaps, kWhole>(block, src,
-                                                                   taps, sum);
+              AddSourceRows<kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
+                  block, src, taps, sum);
             }
           };
       V sum[kRows][kCols];
@@ -345,16 +353,18 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
   }
 }
 
-template <int N, int kRows, int kCols, int kTapRows, int kTaps, typename S>
+template <int N, int kRows, int kCols, int kTapRows, int kTaps, int kStride,
+          typename S>
 inline void AddTapRows(const TapBlock<S>& block, int64_t tiles,
                        int64_t channels, const TileSums<S>& sums, bool last) {
-  if (block.window.begin == 0 && block.window.end == kCols + kTaps - 1 &&
+  if (block.window.begin == 0 &&
+      block.window.end == kWindow<kCols, kTaps, kStride> &&
       sums.cols == kCols) {
-    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, true>(block, tiles, channels,
-                                                        sums, last);
+    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, kStride, true>(
+        block, tiles, channels, sums, last);
   } else {
-    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, false>(block, tiles, channels,
-                                                         sums, last);
+    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, kStride, false>(
+        block, tiles, channels, sums, last);
   }
 }
 
@@ -375,25 +385,25 @@ inline void AddTaps(int taps, const TapBlock<S>& block, int64_t tiles,
         block.end_row == block.num_rows + kRows - 1) {
       if constexpr (kTaps == 3) {
         if (block.num_rows == 3) {
-          AddTapRows<N, kRows, kCols, 3, kTaps>(block, tiles, channels, sums,
-                                                last);
+          AddTapRows<N, kRows, kCols, 3, kTaps, 1>(block, tiles, channels, sums,
+                                                   last);
           return;
         }
       } else {
         if (block.num_rows == 1) {
-          AddTapRows<N, kRows, kCols, 1, kTaps>(block, tiles, channels, sums,
-                                                last);
+          AddTapRows<N, kRows, kCols, 1, kTaps, 1>(block, tiles, channels, sums,
+                                                   last);
           return;
         }
         if (block.num_rows == 2) {
-          AddTapRows<N, kRows, kCols, 2, kTaps>(block, tiles, channels, sums,
-                                                last);
+          AddTapRows<N, kRows, kCols, 2, kTaps, 1>(block, tiles, channels, sums,
+                                                   last);
           return;
         }
       }
     }
   }
-  AddTapRows<N, kRows, kCols, 0, kTaps>(block, tiles, channels, sums, last);
+  AddTapRows<N, kRows, kCols, 0, kTaps, 1>(block, tiles, channels, sums, last);
 }
 
 }  // namespace
