@@ -196,8 +196,9 @@ bool UsesScatteredTiles(const GatherProblem& problem, int64_t row_bytes,
 // The forward op of the most common layers with a stride.
 bool UsesStridedTiles(const GatherProblem& problem) {
   const GatherPlan& cols = problem.cols;
-  return !problem.backward && cols.stride == 2 && cols.dilation == 1 &&
-         cols.filter_size == 3 && problem.rows.filter_size <= 3;
+  return !problem.backward && problem.rows.num_phases == 1 &&
+         cols.stride == 2 && cols.dilation == 1 && cols.filter_size == 3 &&
+         problem.rows.filter_size <= 3;
 }
 
 // Of what the last cache does not hold either, tiles are narrow: the fewer
