@@ -350,9 +350,12 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
     problem.channel_block = lanes;
     problem.block_vectors = 1;
   } else {
-    // A whole line of memory at least.
+    // A whole line of memory at least, of the source, too.
+    constexpr int64_t kMostLines = 4;
     const int64_t line = std::max<int64_t>(lanes, 64 / SizeOf(type));
-    SplitChannels(&problem, DstDepth(problem), lanes, line);
+    const int64_t lines =
+        problem.backward ? 1 : std::min(problem.depth_multiplier, kMostLines);
+    SplitChannels(&problem, DstDepth(problem), lanes, lines * line);
     const int64_t last_block =
         DstDepth(problem) - (problem.num_blocks - 1) * problem.channel_block;
     problem.block_vectors =
