@@ -240,12 +240,21 @@ void SumStridedRow(const GatherProblem& problem, int64_t row,
   const S* src_row =
       operands.src +
       (first_row + block.begin_row * rows.dilation) * operands.src_row_step;
-  // What the next row finds new.
-  const int64_t next_row =
-      first_row + (rows.filter_size - 1) * rows.dilation + 1;
-  block.prefetch = next_row + 1 < operands.prefetch_rows
-                       ? operands.src + next_row * operands.src_row_step
-                       : nullptr;
+  // Rows of which one is the first to meet two are prefetched: some pixels on
+  // in this row of tiles or, if the first cache would not hold them until then,
+  // for the next.
+  constexpr int64_t kBytesAhead = 6 << 10;
+  const int64_t pixel_bytes = operands.src_col_step * sizeof(S);
+  const bool in_row = pixel_bytes < 1024;
+  const int64_t new_row =
+      first_row + (rows.filter_size - 1) * rows.dilation + (in_row ? -1 : 1);
+  block.prefetch = nullptr;
+  if (new_row >= 0 && new_row + 1 < operands.prefetch_rows) {
+    block.prefetch = operands.src + new_row * operands.src_row_step;
+    if (in_row) {
+      block.prefetch += kBytesAhead / pixel_bytes * operands.src_col_step;
+    }
+  }
   S* const dst = sums.dst;
   const auto sum_tiles = [&](auto tile_cols) {
     constexpr int kCols = decltype(tile_cols)::kValue;
