@@ -204,11 +204,15 @@ bool UsesStridedTiles(const GatherProblem& problem) {
 // Of what the last cache does not hold either, tiles are narrow: the fewer
 // pixels are followed through their channels, the better is the CPU at reading
 // ahead.
-bool UsesNarrowTiles(const GatherProblem& problem, int64_t bytes) {
+// Tiles that are moved on are not: that takes its time for each.
+bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes,
+                     int64_t bytes) {
   constexpr int64_t kLastCacheBytes = 30 << 20;
   return problem.beyond_cache && bytes > kLastCacheBytes &&
          problem.most_taps <= 3 && problem.cols.pitch == 1 &&
-         problem.cols.num_phases == 1;
+         problem.cols.num_phases == 1 &&
+         (problem.in_depth % lanes == 0 ||
+          problem.in_depth >= kMaxTileChannels);
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
@@ -298,7 +302,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
     problem.strided = UsesStridedTiles(problem);
-    problem.narrow = UsesNarrowTiles(problem, src_bytes + dst_bytes);
+    problem.narrow = UsesNarrowTiles(problem, lanes, src_bytes + dst_bytes);
     problem.takes_apart = kernels.takes_apart &&
                           type == ElementType::kBFloat16 &&
                           dst_depth >= 2 * lanes;

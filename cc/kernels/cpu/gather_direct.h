@@ -24,9 +24,6 @@ void StreamRun(const T* from, int64_t count, T* to) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
-// Tiles of so many channels are too large to move on by way of the first cache.
-constexpr int64_t kMaxTileChannels = 512;
-
 // A unit of work is a tile row (one or two rows of a row phase) of one image
 // for one block of channels.
 template <typename Isa, int kMaxTaps, int kTileRows, typename T>

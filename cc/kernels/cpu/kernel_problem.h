@@ -150,6 +150,9 @@ struct KernelTable {
 inline constexpr int64_t kMaxKeptChannels = 256;
 inline constexpr int64_t kMaxChannelBlock = 2048;
 
+// Tiles of so many channels are too large to move on by way of the first cache.
+inline constexpr int64_t kMaxTileChannels = 512;
+
 // The most tap columns of a problem with scattered tiles.
 inline constexpr int64_t kMaxScatteredTaps = 16;
 
