@@ -152,7 +152,8 @@ class RowSums {
       shared_stride_ = 0;
     }
     tile_cols_ = kTileCols;
-    if (problem.rows.filter * cols.filter <= kFewTaps) {
+    follows_pixels_ = problem.rows.filter * cols.filter <= kFewTaps;
+    if (follows_pixels_) {
       // A group follows each of its pixels through its channels, as memory
       // does. The fewer pixels, the better is the CPU at reading ahead.
       tile_cols_ = problem.prefetch && shared_stride_ == 2 ? kLeastCols
@@ -182,6 +183,9 @@ class RowSums {
     const FilterGradientAxis& rows = problem_.rows;
     const FilterGradientAxis& cols = problem_.cols;
     const int64_t rows_per_sum = tile_cols_ / cols.out;
+    const bool along_row =
+        follows_pixels_ && PrefetchesAlongRow(input.col_step * sizeof(S),
+                                              input.row_step * sizeof(S));
     RowProducts<S> products;
     products.input_tap_row_step = rows.dilation * input.row_step;
     products.input_row_step = lattice.phases * rows.stride * input.row_step;
@@ -212,25 +216,43 @@ class RowSums {
         if (taps.begin >= taps.end) continue;
         const int64_t in_row =
             i * rows.stride - rows.pad + taps.begin * rows.dilation;
-        // What the next rows are the first to meet. The rows behind the last
-        // of an image are those of the next.
         const int64_t last_in_row =
             (i + (products.rows - 1) * lattice.phases) * rows.stride -
             rows.pad + (end_tap_row - 1) * rows.dilation;
-        products.next_dy = products.rows * products.dy_row_step;
-        products.next_input =
-            (last_in_row + lattice.pitch - in_row) * input.row_step;
-        const bool prefetch =
-            last_in_row + products.rows * lattice.stride * lattice.pitch <
-            input.prefetch_rows;
+        int64_t new_rows = lattice.stride < 4 ? lattice.stride : 4;
+        int64_t first_new, last_new;
+        if (along_row && lattice.phases == 1 && cols_.phases == 1 &&
+            products.rows == 1) {
+          // The same rows, some pixels on. Rows that this one is not the first
+          // to meet are in the cache.
+          if (new_rows > end_tap_row - first_tap_row) {
+            new_rows = end_tap_row - first_tap_row;
+          }
+          const int64_t ahead =
+              (PixelsAhead(channels * sizeof(S)) + cols.stride - 1) /
+              cols.stride;
+          last_new = last_in_row;
+          first_new = last_new - (new_rows - 1) * lattice.pitch;
+          products.next_dy = ahead * products.dy_col_step;
+          products.next_input = (first_new - in_row) * input.row_step +
+                                ahead * cols.stride * input.col_step;
+        } else {
+          // What the next rows are the first to meet. The rows behind the last
+          // of an image are those of the next.
+          first_new = last_in_row + lattice.pitch;
+          last_new =
+              last_in_row + products.rows * lattice.stride * lattice.pitch;
+          products.next_dy = products.rows * products.dy_row_step;
+          products.next_input = (first_new - in_row) * input.row_step;
+        }
+        if (first_new < 0 || last_new >= input.prefetch_rows) new_rows = 0;
         for (int64_t first = 0; first < count; first += tile_cols_) {
           products.cols =
               count - first < tile_cols_ ? count - first : tile_cols_;
           const int64_t dy_col = phase + first * cols_.phases;
           products.dy = dy.first + (i - dy.first_row) * dy.row_step +
                         dy_col * dy.col_step;
-          products.next_input_rows =
-              prefetch ? (lattice.stride < 4 ? lattice.stride : 4) : 0;
+          products.next_input_rows = new_rows;
           AddTile(&products,
                   input.first + (in_row - input.first_row) * input.row_step,
                   dy_col * cols.stride - cols.pad, input.col_step,
@@ -279,6 +301,7 @@ class RowSums {
   int64_t dilation_;   // lattice points from a tap to the next
   int shared_stride_;  // that of cols_, or 0 if columns share no input
   int64_t tile_cols_;
+  bool follows_pixels_;  // through their channels, a group at a time
   int64_t most_taps_;
   AddRowProductsFunction<S> functions_[3][Isa::kMaxTaps];
 };

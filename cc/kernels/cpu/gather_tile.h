@@ -240,19 +240,17 @@ void SumStridedRow(const GatherProblem& problem, int64_t row,
   const S* src_row =
       operands.src +
       (first_row + block.begin_row * rows.dilation) * operands.src_row_step;
-  // Rows of which one is the first to meet two are prefetched: some pixels on
-  // in this row of tiles or, if the first cache would not hold them until then,
-  // for the next.
-  constexpr int64_t kBytesAhead = 6 << 10;
+  // Each row is the first to meet two.
   const int64_t pixel_bytes = operands.src_col_step * sizeof(S);
-  const bool in_row = pixel_bytes < 1024;
-  const int64_t new_row =
-      first_row + (rows.filter_size - 1) * rows.dilation + (in_row ? -1 : 1);
+  const bool along_row =
+      PrefetchesAlongRow(pixel_bytes, operands.src_row_step * sizeof(S));
+  const int64_t first_new =
+      first_row + (rows.filter_size - 1) * rows.dilation + (along_row ? -1 : 1);
   block.prefetch = nullptr;
-  if (new_row >= 0 && new_row + 1 < operands.prefetch_rows) {
-    block.prefetch = operands.src + new_row * operands.src_row_step;
-    if (in_row) {
-      block.prefetch += kBytesAhead / pixel_bytes * operands.src_col_step;
+  if (first_new >= 0 && first_new + 1 < operands.prefetch_rows) {
+    block.prefetch = operands.src + first_new * operands.src_row_step;
+    if (along_row) {
+      block.prefetch += PixelsAhead(pixel_bytes) * operands.src_col_step;
     }
   }
   S* const dst = sums.dst;

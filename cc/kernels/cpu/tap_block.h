@@ -206,6 +206,19 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
   }
 }
 
+// Of what a tile is the first of its row of tiles to meet, later tiles are
+// prefetched: those of the same row, so many pixels on, or those of the next
+// row. The former is better if a row would not stay in the second cache so
+// long, and where pixels are short enough for the CPU to read ahead by itself.
+inline bool PrefetchesAlongRow(int64_t pixel_bytes, int64_t row_bytes) {
+  return pixel_bytes < 1024 || row_bytes > 128 << 10;
+}
+inline int64_t PixelsAhead(int64_t pixel_bytes) {
+  constexpr int64_t kBytes = 6 << 10;
+  constexpr int64_t kPixels = 8;
+  return kBytes > kPixels * pixel_bytes ? kBytes / pixel_bytes : kPixels;
+}
+
 // Prefetches the pixels of a tile, to write them if kWrite.
 template <int kRows, int kCols, bool kWrite, typename S>
 inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
