@@ -135,6 +135,9 @@ constexpr int64_t kPanelBytes = 256 << 10;
 constexpr int64_t kWorkspaceBytes = 16 << 20;
 constexpr int64_t kTotalsBytes = 128 << 10;
 constexpr int64_t kMostDirectBytes = 1 << 10;
+// Where a unit comes back to input rows tap row by tap row, so many bytes of
+// them should stay close by: those of the filter and of the next tile.
+constexpr int64_t kRowsInPlayBytes = 96 << 10;
 constexpr int64_t kElementsPerFinalUnit = 1024;
 
 // From so many taps on the copy of their sources costs little, and packed ones
@@ -480,6 +483,14 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
     int64_t vectors =
         std::min(kTotalsBytes / tap_bytes, kMostDirectBytes / vector_bytes);
     const int64_t least_vectors = 128 / (lanes * SizeOf(type));
+    if (taps > kFewTaps) {
+      const int64_t rows =
+          problem.rows.filter +
+          CeilDiv(kTileCols, problem.cols.out) * problem.rows.stride;
+      const int64_t fit =
+          kRowsInPlayBytes / (rows * problem.cols.in * lanes * SizeOf(type));
+      vectors = std::min(vectors, std::max(fit, 2 * least_vectors));
+    }
     for (;; vectors = CeilDiv(vectors, 2)) {
       SplitChannels(&problem, depth, lanes, vectors * lanes);
       split_into_chunks(problem.batch);

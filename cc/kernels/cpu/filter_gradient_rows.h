@@ -133,8 +133,6 @@ inline PhaseRow FindPhaseRow(int64_t rows, int64_t phases, int64_t index) {
   return {longer + index / size + index % size * phases, size - index % size};
 }
 
-// Of a tile of several groups of dY columns, about how many columns there are.
-constexpr int64_t kTileCols = 56;
 template <typename Isa, int N, typename S>
 class RowSums {
  public:

@@ -145,6 +145,11 @@ struct KernelTable {
   FilterGradientReduction filter_gradient_reduction[kNumElementTypes];
 };
 
+// Taps whose sums are so few that the filter gradient keeps them for only one
+// group of dY columns, and about how many columns a tile has for more taps.
+inline constexpr int kFewTaps = 9;
+inline constexpr int64_t kTileCols = 56;
+
 // The largest channel_block of a direct gather whose sums are kept between
 // blocks of taps, and of one whose sums go straight to dst.
 inline constexpr int64_t kMaxKeptChannels = 256;

@@ -47,8 +47,6 @@ struct RowProducts {
 
 // dY columns of a group at least, but for what is left in the end.
 constexpr int kLeastCols = 4;
-// Taps whose sums are so few that they are kept for only one group of columns.
-constexpr int kFewTaps = 9;
 
 // Adds the products of kCols dY columns, the first of which meets the first tap
 // in input[0]. kWhole tells that all input columns exist; otherwise those in
