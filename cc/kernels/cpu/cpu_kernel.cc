@@ -204,14 +204,13 @@ bool UsesStridedTiles(const GatherProblem& problem) {
          problem.rows.filter_size <= 3;
 }
 
-// Of what the last cache does not hold either, tiles are narrow: the fewer
+// Of what the last cache does not hold at all, tiles are narrow: the fewer
 // pixels are followed through their channels, the better is the CPU at reading
 // ahead.
 // Tiles that are moved on are not: that takes its time for each.
 bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes,
                      int64_t bytes) {
-  constexpr int64_t kLastCacheBytes = 30 << 20;
-  return problem.beyond_cache && bytes > kLastCacheBytes &&
+  return problem.beyond_cache && bytes / 5 * 2 > StreamThreshold() &&
          problem.most_taps <= 3 && problem.cols.pitch == 1 &&
          problem.cols.num_phases == 1 &&
          (problem.in_depth % lanes == 0 ||
