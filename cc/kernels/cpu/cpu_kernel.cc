@@ -14,8 +14,7 @@ namespace {
 // Ordinary stores read every line before they write it, which is a third of all
 // traffic, but leave a smaller result where a reader that follows at once finds
 // it; timed together with such a reader the two balance at about 12 MB on a
-// core complex with 32 MB of L3. To prefetch what is in the last cache anyway
-// drives out what is in the first. What the system says of its caches is no
+// core complex with 32 MB of L3. What the system says of its caches is no
 // guide: a virtual machine of two cores may report all of its host's.
 // TF_DWGRAD_STREAM_BYTES sets another threshold.
 int64_t StreamThreshold() {
@@ -204,17 +203,23 @@ bool UsesStridedTiles(const GatherProblem& problem) {
          problem.rows.filter_size <= 3;
 }
 
-// Of what the last cache does not hold at all, tiles are narrow: the fewer
-// pixels are followed through their channels, the better is the CPU at reading
-// ahead.
+// Of what the last cache does not hold, tiles are narrow: the fewer pixels are
+// followed through their channels, the better is the CPU at reading ahead.
 // Tiles that are moved on are not: that takes its time for each.
-bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes,
-                     int64_t bytes) {
-  return problem.beyond_cache && bytes / 5 * 2 > StreamThreshold() &&
-         problem.most_taps <= 3 && problem.cols.pitch == 1 &&
-         problem.cols.num_phases == 1 &&
+bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes) {
+  return problem.far_beyond && problem.most_taps <= 3 &&
+         problem.cols.pitch == 1 && problem.cols.num_phases == 1 &&
          (problem.in_depth % lanes == 0 ||
           problem.in_depth >= kMaxTileChannels);
+}
+
+// Where pixels lie so far apart that the same channels of all of them compete
+// for one set of the first cache, what is read for one part of a pixel is gone
+// before it is read for the other. Narrow tiles do both parts at once.
+bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
+  constexpr int64_t kSetStep = 4 << 10;
+  return problem.takes_apart && problem.most_taps <= 3 &&
+         problem.cols.pitch * problem.in_depth * SizeOf(type) % kSetStep == 0;
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
@@ -276,8 +281,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
                             SizeOf(type);
   // A result that is larger than its source counts twice: it is what fills the
   // caches.
-  problem.beyond_cache =
-      std::max(src_bytes, dst_bytes) + dst_bytes > StreamThreshold();
+  const int64_t bytes = std::max(src_bytes, dst_bytes) + dst_bytes;
+  problem.beyond_cache = bytes > StreamThreshold();
+  problem.far_beyond = bytes / 5 * 2 > StreamThreshold();
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);
@@ -304,7 +310,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
     problem.strided = UsesStridedTiles(problem);
-    problem.narrow = UsesNarrowTiles(problem, lanes, src_bytes + dst_bytes);
+    problem.narrow = UsesNarrowTiles(problem, lanes);
     problem.takes_apart = kernels.takes_apart &&
                           type == ElementType::kBFloat16 &&
                           dst_depth >= 2 * lanes;
@@ -312,6 +318,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     SplitChannels(&problem, dst_depth, parts * lanes,
                   DirectChannels(problem, kernels, type, lanes));
     problem.block_vectors *= parts;
+    problem.narrow = problem.narrow || CompetesForOneSet(problem, type);
     problem.tile_rows = TileRows(problem, kernels);
     // The filter and a tile of sums.
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors *

@@ -22,7 +22,7 @@ void FilterGradientDirect(const FilterGradientProblem& problem,
   const T* input = static_cast<const T*>(input_data);
   const T* dy = static_cast<const T*>(dy_data);
   A* totals = static_cast<A*>(scratch);
-  const RowSums<Isa, N, T> sums(problem);
+  const RowSums<Isa, N, T> sums(problem, depth * sizeof(T));
   const Lattice lattice = LatticeOf(rows);
   for (int64_t index = begin; index < end; ++index) {
     const FilterGradientUnit unit = FindUnit(problem, index);

@@ -27,7 +27,7 @@ class PackedFilterGradient {
         rows_(problem.rows),
         cols_(problem.cols),
         depth_(FilterDepth(problem)),
-        sums_(problem),
+        sums_(problem, N * sizeof(A)),
         partial_(static_cast<A*>(partial_sums)) {
     input_ = {
         static_cast<const T*>(input),

@@ -135,10 +135,13 @@ inline PhaseRow FindPhaseRow(int64_t rows, int64_t phases, int64_t index) {
 
 template <typename Isa, int N, typename S>
 class RowSums {
+  static constexpr int64_t kCachedGroups = 4;
+
  public:
   typedef typename AccumulatorOf<S>::type A;
 
-  explicit RowSums(const FilterGradientProblem& problem) : problem_(problem) {
+  RowSums(const FilterGradientProblem& problem, int64_t pixel_bytes)
+      : problem_(problem) {
     const FilterGradientAxis& cols = problem.cols;
     cols_ = LatticeOf(cols);
     dilation_ = 1;
@@ -154,8 +157,14 @@ class RowSums {
     if (follows_pixels_) {
       // A group follows each of its pixels through its channels, as memory
       // does. The fewer pixels, the better is the CPU at reading ahead.
-      tile_cols_ = problem.prefetch && shared_stride_ == 2 ? kLeastCols
-                                                           : Isa::kGradientCols;
+      // In the caches, several groups share the work around their products,
+      // unless their pixels compete for the same places there.
+      tile_cols_ = Isa::kGradientCols;
+      if (problem.prefetch) {
+        if (shared_stride_ == 2) tile_cols_ = kLeastCols;
+      } else if (pixel_bytes % 512 != 0) {
+        tile_cols_ *= kCachedGroups;
+      }
     }
     constexpr int64_t kMaxTaps = Isa::kMaxTaps;
     const int64_t blocks = (cols.filter + kMaxTaps - 1) / kMaxTaps;

@@ -34,6 +34,9 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   constexpr int N = Isa::kVectorBytes / sizeof(A);
   static_assert(2 * Isa::kPairCols <= kMaxPositions, "the panel is too small");
   static_assert(Isa::kWideCols <= kMaxPositions, "the panel is too small");
+  static_assert(4 * Isa::kPairNarrowCols <= kMaxPositions &&
+                    2 * Isa::kNarrowCols <= kMaxPositions,
+                "the panel is too small");
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const int64_t depth = problem.in_depth;
@@ -67,9 +70,12 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   // caches, otherwise by way of a tile in cache. If vectors begin in the middle
   // of a line, so do tiles that would be too large for the first cache. Pixels
   // share lines then, which must be written together: where the phases of a
-  // stride take turns, tiles go through the caches.
+  // stride take turns, tiles go through the caches, unless there are two phases
+  // only, which can share a tile; that pays where no line would still be there.
   const bool stream = problem.beyond_cache && kCanStream<T>;
   const bool together = !problem.backward || cols.stride == 1;
+  const bool phases_together =
+      problem.far_beyond && cols.pitch == 1 && col_phases == 2;
   constexpr int kVectorBytes = kLanes * sizeof(T);
   const int aligned_bytes =
       kVectorBytes == 64 && depth >= kMaxTileChannels && together
@@ -78,10 +84,12 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
   // Tiles of 16-bit types are too short for the second step.
-  sums.dst_is_tile = stream && !sums.stream && together &&
+  sums.dst_is_tile = stream && !sums.stream && (together || phases_together) &&
                      sizeof(T) == sizeof(A) && depth >= 2 * N && taps <= 9;
   sums.prefetch_dst = problem.beyond_cache && !sums.stream && !sums.dst_is_tile;
-  const int64_t dst_row_step = sums.row_step, dst_col_step = sums.col_step;
+  const int64_t dst_row_step = sums.row_step;
+  // From a pixel of a tile to the next, where tiles are moved on.
+  const int64_t pixel_step = phases_together ? depth : sums.col_step;
   T* const tile_dst =
       reinterpret_cast<T*>(packed_filter + problem.block_vectors * taps * N);
 
@@ -145,14 +153,14 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
         if (!sums.dst_is_tile) return;
         for (int row = 0; row < rows_here; ++row) {
           const T* from = tile_dst + row * sums.row_step;
-          T* to_row = to + row * dst_row_step + position * dst_col_step;
-          if (dst_col_step == channels) {
+          T* to_row = to + row * dst_row_step + position * pixel_step;
+          if (pixel_step == channels) {
             StreamRun<N>(from, positions * channels, to_row);
             continue;
           }
           for (int64_t i = 0; i < positions; ++i) {
             StreamRun<N>(from + i * channels, channels,
-                         to_row + i * dst_col_step);
+                         to_row + i * pixel_step);
           }
         }
       };
@@ -167,6 +175,25 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
       sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
       SumStridedRow<Isa, N, 3>(problem, tile.row, operands, channels, sums,
                                move_on(dst_row));
+      continue;
+    }
+    if (sums.dst_is_tile && phases_together) {
+      const int64_t step =
+          rows_here == 2 ? Isa::kPairNarrowCols : Isa::kNarrowCols;
+      sums.col_step = 2 * channels;
+      for (int64_t begin = 0; begin < phases_across[0].size; begin += step) {
+        for (int64_t phase = 0; phase < 2; ++phase) {
+          const Phase across = phases_across[phase];
+          tile.col_run = across.run;
+          sums.dst = tile_dst + phase * channels;
+          SumTileRow<Isa, N, kMaxTaps, kTileRows>(
+              problem, tile, rows_here, begin,
+              begin + step < across.size ? begin + step : across.size, operands,
+              channels, sums, [](int64_t, int64_t, int64_t) {});
+        }
+        const int64_t left = cols.dst_size - 2 * begin;
+        move_on(dst_row)(2 * begin, left < 2 * step ? left : 2 * step, 0);
+      }
       continue;
     }
     for (int64_t phase = 0; phase < col_phases; ++phase) {

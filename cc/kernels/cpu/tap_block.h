@@ -97,48 +97,68 @@ struct Columns {
 template <int kCols, int kTaps, int kStride>
 constexpr int kWindow = (kCols - 1) * kStride + kTaps;
 
-// Adds what one source row gives to the tile rows that it reaches. weights[r]
-// are the taps of tile row r.
-template <bool kReachesFirst, bool kReachesSecond, int kPart, int N, int kRows,
-          int kCols, int kTaps, int kStride, bool kWhole, typename S,
+// The parts kFirstPart, kFirstPart + 1, ... of a pixel.
+template <int kFirstPart, int N, int kSets, typename S, typename V>
+inline __attribute__((always_inline)) void LoadParts(const S* from,
+                                                     V (&parts)[kSets]) {
+  parts[0] = LoadPart<kFirstPart, N>(from);
+  if constexpr (kSets > 1) parts[1] = LoadPart<kFirstPart + 1, N>(from);
+}
+
+// Adds what one source row gives to the tile rows that it reaches. `first` and
+// `second` are the taps of those. There is a set of sums, and of taps, for each
+// part that is done here.
+template <bool kReachesFirst, bool kReachesSecond, int kPart, int N, int kSets,
+          int kRows, int kCols, int kTaps, int kStride, bool kWhole, typename S,
           typename V>
 inline __attribute__((always_inline)) void AddSourceRow(
-    const TapBlock<S>& block, const S* src, const V* first, const V* second,
-    V (&sum)[kRows][kCols]) {
+    const TapBlock<S>& block, const S* src, const V (&first)[kSets][kTaps],
+    const V (&second)[kSets][kTaps], V (&sum)[kSets][kRows][kCols]) {
   constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
   const Columns<kPixels, const S> columns(src, block.src_col_step);
 #pragma GCC unroll 32
   for (int j = 0; j < kPixels; ++j) {
     if (kWhole || (j >= block.window.begin && j < block.window.end)) {
-      const V pixel = LoadPart<kPart, N>(columns[j]);
+      V pixel[kSets];
+      LoadParts<kPart, N>(columns[j], pixel);
+#pragma GCC unroll 2
+      for (int set = 0; set < kSets; ++set) {
 #pragma GCC unroll 16
-      for (int tap = 0; tap < kTaps; ++tap) {
-        const int col = (j - tap) / kStride;
-        if (j < tap || (j - tap) % kStride != 0 || col >= kCols) continue;
-        if (kReachesFirst) sum[0][col] += pixel * first[tap];
-        if (kReachesSecond) sum[kRows - 1][col] += pixel * second[tap];
+        for (int tap = 0; tap < kTaps; ++tap) {
+          const int col = (j - tap) / kStride;
+          if (j < tap || (j - tap) % kStride != 0 || col >= kCols) continue;
+          if (kReachesFirst) sum[set][0][col] += pixel[set] * first[set][tap];
+          if (kReachesSecond) {
+            sum[set][kRows - 1][col] += pixel[set] * second[set][tap];
+          }
+        }
       }
     }
   }
 }
 
-template <int N, int kTaps, typename A, typename V>
-inline __attribute__((always_inline)) void LoadTaps(const A* filter,
-                                                    int64_t step,
-                                                    V (&taps)[kTaps]) {
+template <int N, int kSets, int kTaps, typename S, typename A, typename V>
+inline __attribute__((always_inline)) void LoadTaps(const TapBlock<S>& block,
+                                                    const A* filter,
+                                                    V (&taps)[kSets][kTaps]) {
+#pragma GCC unroll 2
+  for (int set = 0; set < kSets; ++set) {
 #pragma GCC unroll 16
-  for (int tap = 0; tap < kTaps; ++tap) {
-    taps[tap] = Access<A, N>::Load(filter + tap * step);
+    for (int tap = 0; tap < kTaps; ++tap) {
+      taps[set][tap] =
+          Access<A, N>::Load(filter + set * block.filter_vector_step +
+                             tap * block.filter_col_step);
+    }
   }
 }
 
 // All source rows, of which any may be missing.
-template <int kPart, int N, int kRows, int kCols, int kTaps, int kStride,
-          bool kWhole, typename S, typename A, typename V>
+template <int kPart, int N, int kSets, int kRows, int kCols, int kTaps,
+          int kStride, bool kWhole, typename S, typename A, typename V>
 inline __attribute__((always_inline)) void AddSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
-    V (&sum)[kRows][kCols]) {
-  V first[kTaps], second[kTaps];
+    V (&sum)[kSets][kRows][kCols]) {
+  V first[kSets][kTaps], second[kSets][kTaps];
   filter += block.begin_row * block.filter_row_step;
   int64_t row = block.begin_row;
   const auto step = [&] {
@@ -147,62 +167,63 @@ inline __attribute__((always_inline)) void AddSourceRows(
     filter += block.filter_row_step;
   };
   if (kRows == 2 && row == 0 && row < block.end_row) {
-    LoadTaps<N>(filter, block.filter_col_step, first);
-    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-        block, src, first, second, sum);
+    LoadTaps<N>(block, filter, first);
+    AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
+                 kWhole>(block, src, first, second, sum);
     step();
   }
   const int64_t shared_end =
       block.num_rows < block.end_row ? block.num_rows : block.end_row;
   while (row < shared_end) {
-    LoadTaps<N>(filter, block.filter_col_step, first);
+    LoadTaps<N>(block, filter, first);
     if (kRows == 2) {
-      LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step,
-                  second);
+      LoadTaps<N>(block, filter - block.filter_row_step, second);
     }
-    AddSourceRow<true, kRows == 2, kPart, N, kRows, kCols, kTaps, kStride,
-                 kWhole>(block, src, first, second, sum);
+    AddSourceRow<true, kRows == 2, kPart, N, kSets, kRows, kCols, kTaps,
+                 kStride, kWhole>(block, src, first, second, sum);
     step();
   }
   if (kRows == 2 && row < block.end_row) {
-    LoadTaps<N>(filter - block.filter_row_step, block.filter_col_step, second);
-    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-        block, src, first, second, sum);
+    LoadTaps<N>(block, filter - block.filter_row_step, second);
+    AddSourceRow<false, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
+                 kWhole>(block, src, first, second, sum);
   }
 }
 
 // All source rows of a small filter; none is missing. Its taps stay in
 // registers.
-template <int kPart, int N, int kRows, int kCols, int kTapRows, int kTaps,
-          int kStride, bool kWhole, typename S, typename A, typename V>
+template <int kPart, int N, int kSets, int kRows, int kCols, int kTapRows,
+          int kTaps, int kStride, bool kWhole, typename S, typename A,
+          typename V>
 inline __attribute__((always_inline)) void AddAllSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
-    V (&sum)[kRows][kCols]) {
-  V taps[kTapRows][kTaps];
+    V (&sum)[kSets][kRows][kCols]) {
+  V taps[kTapRows][kSets][kTaps];
 #pragma GCC unroll 4
   for (int row = 0; row < kTapRows; ++row) {
-    LoadTaps<N>(filter, block.filter_col_step, taps[row]);
+    LoadTaps<N>(block, filter, taps[row]);
     filter += block.filter_row_step;
   }
   if constexpr (kRows == 1) {
 #pragma GCC unroll 4
     for (int row = 0; row < kTapRows; ++row) {
-      AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-          block, src, taps[row], taps[row], sum);
+      AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
+                   kWhole>(block, src, taps[row], taps[row], sum);
       src += block.src_row_step;
     }
   } else {
-    AddSourceRow<true, false, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-        block, src, taps[0], taps[0], sum);
+    AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
+                 kWhole>(block, src, taps[0], taps[0], sum);
     src += block.src_row_step;
 #pragma GCC unroll 4
     for (int row = 1; row < kTapRows; ++row) {
-      AddSourceRow<true, true, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-          block, src, taps[row], taps[row - 1], sum);
+      AddSourceRow<true, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
+                   kWhole>(block, src, taps[row], taps[row - 1], sum);
       src += block.src_row_step;
     }
-    AddSourceRow<false, true, kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-        block, src, taps[kTapRows - 1], taps[kTapRows - 1], sum);
+    AddSourceRow<false, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
+                 kWhole>(block, src, taps[kTapRows - 1], taps[kTapRows - 1],
+                         sum);
   }
 }
 
@@ -277,6 +298,15 @@ inline __attribute__((always_inline)) void KeepTileRow(const V (&sum)[kCols],
   }
 }
 
+template <int N, int kRows, int kCols, typename V, typename A>
+inline __attribute__((always_inline)) void KeepTile(
+    const V (&sum)[kRows][kCols], A* panel) {
+#pragma GCC unroll 2
+  for (int row = 0; row < kRows; ++row) {
+    KeepTileRow<N>(sum[row], panel + row * kCols * N);
+  }
+}
+
 // Adds a block of taps to the sums of `tiles` neighbouring tiles. If there are
 // several, the block must be their only one. kTapRows is the number of tap rows
 // if all their source rows exist and there is no other block, or 0 for any.
@@ -310,41 +340,49 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
               sums.col_step);
         }
       }
-      const auto add_part =
-          [&](auto part, V(&sum)[kRows][kCols]) __attribute__((always_inline)) {
-            constexpr int kPart = decltype(part)::kValue;
+      // Sums of parts [kPart, kPart + kSets).
+      const auto add_parts = [&](auto part,
+                                 auto& sum) __attribute__((always_inline)) {
+        constexpr int kPart = decltype(part)::kValue;
+        constexpr int kSets = sizeof(sum) / sizeof(sum[0]);
 #pragma GCC unroll 2
-            for (int row = 0; row < kRows; ++row) {
+        for (int set = 0; set < kSets; ++set) {
+#pragma GCC unroll 2
+          for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 16
-              for (int col = 0; col < kCols; ++col) {
-                sum[row][col] = V{};
-                if (kTapRows == 0 && !block.first) {
-                  sum[row][col] = Access<A, N>::Load(panel + kPart * kSums +
-                                                     (row * kCols + col) * N);
-                }
+            for (int col = 0; col < kCols; ++col) {
+              sum[set][row][col] = V{};
+              if (kTapRows == 0 && !block.first) {
+                sum[set][row][col] = Access<A, N>::Load(
+                    panel + (kPart + set) * kSums + (row * kCols + col) * N);
               }
             }
-            const S* src = block.src + src_offset + c;
-            const A* taps = filter + kPart * block.filter_vector_step;
-            if constexpr (kTapRows > 0) {
-              AddAllSourceRows<kPart, N, kRows, kCols, kTapRows, kTaps, kStride,
-                               kWhole>(block, src, taps, sum);
-            } else {
-              AddSourceRows<kPart, N, kRows, kCols, kTaps, kStride, kWhole>(
-                  block, src, taps, sum);
-            }
-          };
-      V sum[kRows][kCols];
-      if constexpr (kParts<S> > 1) {
-        add_part(Int<0>(), sum);
-#pragma GCC unroll 2
-        for (int row = 0; row < kRows; ++row) {
-          KeepTileRow<N>(sum[row], panel + row * kCols * N);
+          }
         }
+        const S* src = block.src + src_offset + c;
+        const A* taps = filter + kPart * block.filter_vector_step;
+        if constexpr (kTapRows > 0) {
+          AddAllSourceRows<kPart, N, kSets, kRows, kCols, kTapRows, kTaps,
+                           kStride, kWhole>(block, src, taps, sum);
+        } else {
+          AddSourceRows<kPart, N, kSets, kRows, kCols, kTaps, kStride, kWhole>(
+              block, src, taps, sum);
+        }
+      };
+      // Parts are done together if their sums and taps fit the registers.
+      constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
+      constexpr int kSets =
+          kParts<S> * kRows * (kCols + kTaps) + 4 <= kRegisters ? kParts<S> : 1;
+      V sums_of_parts[kSets][kRows][kCols];
+      if constexpr (kParts<S> > kSets) {
+        add_parts(Int<0>(), sums_of_parts);
+        KeepTile<N>(sums_of_parts[0], panel);
         // The other part needs all registers.
         asm volatile("" ::: "memory");
       }
-      add_part(Int<kParts<S> - 1>(), sum);
+      add_parts(Int<kParts<S> - kSets>(), sums_of_parts);
+      if constexpr (kSets > 1) KeepTile<N>(sums_of_parts[0], panel);
+      V(&sum)[kRows][kCols] = sums_of_parts[kSets - 1];
       S* dst = sums.dst + dst_offset + c;
 #pragma GCC unroll 2
       for (int row = 0; row < kRows; ++row) {
