@@ -205,8 +205,13 @@ TF_DWGRAD_HOST_DEVICE static inline TapRange StepsInside(int64_t origin,
   const int64_t last = size - 1;
   // Away from the borders nothing needs a division.
   if (origin >= 0 && origin + (limit - 1) * step <= last) return range;
-  if (origin < 0) range.begin = (-origin - 1) / step + 1;
-  const int64_t fit = last < origin ? 0 : (last - origin) / step + 1;
+  int64_t before = -origin - 1, inside = last - origin;
+  if (step != 1) {
+    before /= step;
+    inside /= step;
+  }
+  if (origin < 0) range.begin = before + 1;
+  const int64_t fit = last < origin ? 0 : inside + 1;
   if (fit < limit) range.end = fit;
   if (range.begin > range.end) range.begin = range.end;
   return range;

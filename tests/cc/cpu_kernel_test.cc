@@ -61,6 +61,45 @@ void TestHalfLines(Random& random) {
   }
 }
 
+// Two column phases that write the same lines of memory.
+void TestPhasesThatShareLines(Random& random) {
+  Problem problem;
+  ConvGeometry& g = problem.geometry;
+  g.data_format = DataFormat::kNHWC;
+  g.batch = 2;
+  g.depth_multiplier = 1;
+  g.rows = {11, 6, 3, 2, 1, 1};
+  for (int64_t out : {1, 4, 7, 10}) {
+    g.cols = {2 * out - 1, out, 3, 2, 1, 1};
+    for (int64_t depth : {33, 40, 72, 520}) {
+      g.in_depth = depth;
+      problem.text = TextOf(g);
+      for (int type = 0; type < kNumElementTypes; ++type) {
+        TestOp(random, problem, ConvOp::kBackpropInput,
+               static_cast<ElementType>(type));
+      }
+    }
+  }
+}
+
+// Pixels that compete for one set of the first cache.
+void TestPagesApart(Random& random) {
+  Problem problem;
+  ConvGeometry& g = problem.geometry;
+  g.data_format = DataFormat::kNHWC;
+  g.batch = 1;
+  g.in_depth = 1024;
+  g.depth_multiplier = 1;
+  g.rows = {7, 7, 3, 1, 2, 2};
+  for (int64_t size : {3, 9, 19}) {
+    g.cols = {size, size, 3, 1, 2, 2};
+    problem.text = TextOf(g);
+    for (ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+      TestOp(random, problem, op, ElementType::kBFloat16);
+    }
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -103,6 +142,8 @@ int main(int argc, char** argv) {
     }
   }
   tf_dwgrad::TestHalfLines(random);
+  tf_dwgrad::TestPhasesThatShareLines(random);
+  tf_dwgrad::TestPagesApart(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

@@ -213,6 +213,12 @@ bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes) {
           problem.in_depth >= kMaxTileChannels);
 }
 
+// Vectors of taken-apart pixels are twice as long: not too much of the last one
+// may be channels that its neighbour has done.
+bool IsWorthTakingApart(int64_t depth, int64_t lanes) {
+  return depth >= lanes && CeilDiv(depth, lanes) * lanes * 10 <= depth * 11;
+}
+
 // Where pixels lie so far apart that the same channels of all of them compete
 // for one set of the first cache, what is read for one part of a pixel is gone
 // before it is read for the other. Narrow tiles do both parts at once.
@@ -313,7 +319,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     problem.narrow = UsesNarrowTiles(problem, lanes);
     problem.takes_apart = kernels.takes_apart &&
                           type == ElementType::kBFloat16 &&
-                          dst_depth >= 2 * lanes;
+                          IsWorthTakingApart(dst_depth, 2 * lanes);
     const int64_t parts = problem.takes_apart ? 2 : 1;
     SplitChannels(&problem, dst_depth, parts * lanes,
                   DirectChannels(problem, kernels, type, lanes));

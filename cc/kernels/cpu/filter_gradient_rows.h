@@ -135,7 +135,8 @@ inline PhaseRow FindPhaseRow(int64_t rows, int64_t phases, int64_t index) {
 
 template <typename Isa, int N, typename S>
 class RowSums {
-  static constexpr int64_t kCachedGroups = 4;
+  static constexpr int64_t kGroups = 4;
+  static constexpr int64_t kShortPixelBytes = 192;
 
  public:
   typedef typename AccumulatorOf<S>::type A;
@@ -157,13 +158,14 @@ class RowSums {
     if (follows_pixels_) {
       // A group follows each of its pixels through its channels, as memory
       // does. The fewer pixels, the better is the CPU at reading ahead.
-      // In the caches, several groups share the work around their products,
-      // unless their pixels compete for the same places there.
+      // In the caches, and where pixels are so short that the CPU reads ahead
+      // anyway, several groups share the work around their products, unless
+      // their pixels compete for the same places in a cache.
       tile_cols_ = Isa::kGradientCols;
-      if (problem.prefetch) {
+      if (problem.prefetch && pixel_bytes >= kShortPixelBytes) {
         if (shared_stride_ == 2) tile_cols_ = kLeastCols;
       } else if (pixel_bytes % 512 != 0) {
-        tile_cols_ *= kCachedGroups;
+        tile_cols_ *= kGroups;
       }
     }
     constexpr int64_t kMaxTaps = Isa::kMaxTaps;
