@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +19,7 @@ from tf_dwgrad import bench, comparison
 from tf_dwgrad.bench import (
     cases,
     command,
+    depthwise_share,
     machine,
     operations,
     peers,
@@ -590,9 +592,47 @@ def test_models_are_measured(tmp_path):
             row["disabled_ms"] / row["enabled_ms"], rel=0.01
         )
         assert row["model"] in completed.stdout
+        if row["mode"] == "jit":
+            assert row["bound"] is None and row["depthwise_disabled_ms"] is None
+        else:
+            assert row["depthwise_enabled_ms"] > 0
+            assert row["depthwise_disabled_ms"] > 0
+            if row["bound"] is not None:
+                rest = row["disabled_ms"] - row["depthwise_disabled_ms"]
+                assert row["bound"] == pytest.approx(
+                    row["disabled_ms"] / rest, rel=0.01
+                )
     lines = (tmp_path / "m.csv").read_text().splitlines()
     assert len(list(csv.DictReader(lines[1:]))) == 4
     assert (tmp_path / "models.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_depthwise_layers_of_a_model_are_found():
+    inside = keras.Sequential(
+        [keras.Input((10, 12, 6)), keras.layers.DepthwiseConv2D((3, 5), strides=2)]
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((10, 12, 3)),
+            keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
+            keras.layers.SeparableConv2D(6, 3, padding="same", dilation_rate=2),
+            keras.layers.SeparableConv2D(6, 3, padding="same", dilation_rate=2),
+            keras.layers.Conv2D(6, 3, groups=6, padding="same"),
+            inside,
+        ]
+    )
+    found = [
+        (layer.input_shape(4), layer.output_shape(4), layer.filter_shape, layer.count)
+        for layer in depthwise_share.depthwise_layers(model)
+    ]
+    same = [4, 10, 12, 6]
+    assert found == [
+        ([4, 10, 12, 3], same, [3, 3, 3, 2], 1),
+        (same, same, [3, 3, 6, 1], 2),
+        (same, [4, 4, 4, 6], [3, 5, 6, 1], 1),
+    ]
+    times = depthwise_share.time_depthwise_ops(model, 2, "float32", 0.01)
+    assert times.ours > 0 and times.builtin > 0
 
 
 def test_models_that_there_are_not_are_refused(monkeypatch, capsys):

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 import tf_dwgrad
+from tf_dwgrad.bench.depthwise_share import DepthwiseTimes, time_depthwise_ops
 from tf_dwgrad.bench.operations import CheckFailed
 from tf_dwgrad.bench.progress import Progress
 from tf_dwgrad.bench.workloads import MODELS, MODES, Training
@@ -22,6 +23,10 @@ PRECISIONS = {
     "bfloat16": "mixed_bfloat16",
     "float64": "float64",
 }
+# What their depthwise layers compute in.
+_DTYPES = {precision: dtype for dtype, precision in PRECISIONS.items()}
+# Of the time that a model gets, for each depthwise op that is timed alone.
+_SHARE_OF_SECONDS = 0.02
 # The first losses with and without the package differ by roundings alone.
 _LOSS_TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 0.1, "float64": 1e-9}
 
@@ -41,17 +46,29 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """The times of a step with and without the package, and the calls it served."""
+    """The times of a step with and without the package, and the calls it served.
+
+    ``depthwise`` is what the depthwise ops of a step take by themselves; None under
+    XLA, which fuses them, and for a model that has none without this package.
+    """
 
     case: Case
     on: Times
     off: Times
     calls: int
+    depthwise: DepthwiseTimes | None = None
 
     @property
     def ratio(self) -> float:
         """How many times faster a step is with the package."""
         return self.off.median / self.on.median
+
+    @property
+    def bound(self) -> float | None:
+        """The ratio if the depthwise ops took no time at all with the package."""
+        if self.depthwise is None or self.depthwise.builtin >= self.off.median:
+            return None
+        return self.off.median / (self.off.median - self.depthwise.builtin)
 
     def row(self) -> dict[str, Any]:
         """Everything, flat."""
@@ -65,6 +82,11 @@ class Result:
             "enabled_ms": round(self.on.median * 1e3, 3),
             "disabled_ms": round(self.off.median * 1e3, 3),
             "ratio": round(self.ratio, 3),
+            "depthwise_enabled_ms": self.depthwise
+            and round(self.depthwise.ours * 1e3, 3),
+            "depthwise_disabled_ms": self.depthwise
+            and round(self.depthwise.builtin * 1e3, 3),
+            "bound": self.bound and round(self.bound, 3),
             "enabled_quartiles_ms": [
                 round(t * 1e3, 3) for t in (self.on.lower, self.on.upper)
             ],
@@ -137,14 +159,27 @@ def measure(case: Case, seconds: float) -> Result:
     if not calls:
         raise CheckFailed(f"{case}: none of the calls went to this package")
     on, off = time_in_turn([step_with, without.step], seconds)
-    return Result(case, on, off, calls)
+    depthwise = None
+    if case.mode != "jit":
+        depthwise = time_depthwise_ops(
+            without.model,
+            case.batch,
+            _DTYPES[case.precision],
+            seconds * _SHARE_OF_SECONDS,
+        )
+    return Result(case, on, off, calls, depthwise)
 
 
 def measure_all(cases: Sequence[Case], seconds: float) -> Iterator[Result]:
-    """Measures the cases, prints a line for each and yields the results."""
+    """Measures the cases, prints a line for each and yields the results.
+
+    Beside the ratio stand the milliseconds of the depthwise ops alone, without > with
+    the package, and the ratio that a step would have if they took no time.
+    """
     print(
         f"{'model':<18}{'precision':<16}{'mode':<10}{'batch x size':>13}"
-        f"{'calls':>7}{'disabled ms':>13}{'enabled ms':>12}{'ratio':>8}",
+        f"{'calls':>7}{'disabled ms':>13}{'enabled ms':>12}{'ratio':>8}"
+        f"{'depthwise ms':>16}{'bound':>8}",
         flush=True,
     )
     with closing(Progress(len(cases), unit="model")) as progress:
@@ -152,11 +187,19 @@ def measure_all(cases: Sequence[Case], seconds: float) -> Iterator[Result]:
             progress.begin(f"{case.model} {case.precision} {case.mode}")
             result = measure(case, seconds)
             unsteady = "  unsteady" if result.row()["unsteady"] else ""
+            alone = bound = "-"
+            if result.depthwise is not None:
+                alone = (
+                    f"{result.depthwise.builtin * 1e3:.1f}"
+                    f" > {result.depthwise.ours * 1e3:.1f}"
+                )
+            if result.bound is not None:
+                bound = f"{result.bound:.2f}x"
             progress.done(
                 f"{case.model:<18}{case.precision:<16}{case.mode:<10}"
                 f"{f'{case.batch} x {case.size}':>13}{result.calls:>7}"
                 f"{result.off.median * 1e3:>13.1f}{result.on.median * 1e3:>12.1f}"
-                f"{result.ratio:>7.2f}x{unsteady}"
+                f"{result.ratio:>7.2f}x{alone:>16}{bound:>8}{unsteady}"
             )
             yield result
 
