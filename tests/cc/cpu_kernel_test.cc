@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -41,62 +42,55 @@ void TestOp(Random& random, const Problem& problem, ConvOp op,
              "writes outside its workspace: " << problem.text);
 }
 
-// Large pixels that end in the middle of a line of memory.
-void TestHalfLines(Random& random) {
+Problem ChannelsLast(int64_t batch, const AxisGeometry& rows,
+                     const AxisGeometry& cols, int64_t depth) {
   Problem problem;
   ConvGeometry& g = problem.geometry;
   g.data_format = DataFormat::kNHWC;
-  g.batch = 2;
+  g.batch = batch;
+  g.rows = rows;
+  g.cols = cols;
+  g.in_depth = depth;
   g.depth_multiplier = 1;
-  g.rows = {5, 5, 3, 1, 1, 1};
-  g.cols = {17, 17, 3, 1, 1, 1};
-  for (int64_t depth : {516, 520, 528}) {
-    g.in_depth = depth;
-    problem.text = TextOf(g);
-    for (int type = 0; type < kNumElementTypes; ++type) {
-      TestOp(random, problem, ConvOp::kForward, static_cast<ElementType>(type));
-      TestOp(random, problem, ConvOp::kBackpropInput,
-             static_cast<ElementType>(type));
+  problem.text = TextOf(g);
+  return problem;
+}
+
+void TestOps(Random& random, const Problem& problem,
+             std::initializer_list<ConvOp> ops) {
+  for (int type = 0; type < kNumElementTypes; ++type) {
+    for (ConvOp op : ops) {
+      TestOp(random, problem, op, static_cast<ElementType>(type));
     }
+  }
+}
+
+// Large pixels that end in the middle of a line of memory.
+void TestHalfLines(Random& random) {
+  for (int64_t depth : {516, 520, 528}) {
+    TestOps(random,
+            ChannelsLast(2, {5, 5, 3, 1, 1, 1}, {17, 17, 3, 1, 1, 1}, depth),
+            {ConvOp::kForward, ConvOp::kBackpropInput});
   }
 }
 
 // Two column phases that write the same lines of memory.
 void TestPhasesThatShareLines(Random& random) {
-  Problem problem;
-  ConvGeometry& g = problem.geometry;
-  g.data_format = DataFormat::kNHWC;
-  g.batch = 2;
-  g.depth_multiplier = 1;
-  g.rows = {11, 6, 3, 2, 1, 1};
   for (int64_t out : {1, 4, 7, 10}) {
-    g.cols = {2 * out - 1, out, 3, 2, 1, 1};
+    const AxisGeometry cols = {2 * out - 1, out, 3, 2, 1, 1};
     for (int64_t depth : {33, 40, 72, 520}) {
-      g.in_depth = depth;
-      problem.text = TextOf(g);
-      for (int type = 0; type < kNumElementTypes; ++type) {
-        TestOp(random, problem, ConvOp::kBackpropInput,
-               static_cast<ElementType>(type));
-      }
+      TestOps(random, ChannelsLast(2, {11, 6, 3, 2, 1, 1}, cols, depth),
+              {ConvOp::kBackpropInput});
     }
   }
 }
 
 // Pixels that compete for one set of the first cache.
 void TestPagesApart(Random& random) {
-  Problem problem;
-  ConvGeometry& g = problem.geometry;
-  g.data_format = DataFormat::kNHWC;
-  g.batch = 1;
-  g.in_depth = 1024;
-  g.depth_multiplier = 1;
-  g.rows = {7, 7, 3, 1, 2, 2};
   for (int64_t size : {3, 9, 19}) {
-    g.cols = {size, size, 3, 1, 2, 2};
-    problem.text = TextOf(g);
-    for (ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
-      TestOp(random, problem, op, ElementType::kBFloat16);
-    }
+    TestOps(random,
+            ChannelsLast(1, {7, 7, 3, 1, 2, 2}, {size, size, 3, 1, 2, 2}, 1024),
+            {ConvOp::kForward, ConvOp::kBackpropInput});
   }
 }
 
