@@ -94,6 +94,23 @@ void TestPagesApart(Random& random) {
   }
 }
 
+// Such pixels, or small images, with so many taps that they are copied: into
+// one panel, into several, in several blocks of channels.
+void TestCopied(Random& random) {
+  const auto same = [](int64_t size, int64_t filter) -> AxisGeometry {
+    return {size, size, filter, 1, 1, filter / 2};
+  };
+  for (const Problem& problem :
+       {ChannelsLast(2, same(3, 5), same(4, 5), 1024),
+        ChannelsLast(1, same(60, 5), same(12, 5), 1024),
+        ChannelsLast(1, same(9, 7), same(17, 7), 512),
+        ChannelsLast(2, same(5, 17), same(7, 9), 16),
+        ChannelsLast(2, same(40, 3), same(7, 9), 144),
+        ChannelsLast(1, {9, 5, 5, 1, 1, 0}, {9, 17, 9, 1, 1, 8}, 1024)}) {
+    TestOps(random, problem, {ConvOp::kForward, ConvOp::kBackpropInput});
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -138,6 +155,7 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestHalfLines(random);
   tf_dwgrad::TestPhasesThatShareLines(random);
   tf_dwgrad::TestPagesApart(random);
+  tf_dwgrad::TestCopied(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 
 #include "cc/kernels/cpu/choose_kernels.h"
 
@@ -228,6 +229,32 @@ bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
          problem.cols.pitch * problem.in_depth * SizeOf(type) % kSetStep == 0;
 }
 
+// Whether the pixels of a tile that sees many taps compete for the first cache
+// so much that copying them pays.
+bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
+                      int64_t lanes, int64_t element_bytes) {
+  const int64_t depth = problem.in_depth;
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const int64_t pixel_bytes = depth * element_bytes;
+  if (rows.pitch != 1 || cols.pitch != 1 || PhaseCount(rows) != 1 ||
+      PhaseCount(cols) != 1 || pixel_bytes % kLineBytes != 0) {
+    return false;
+  }
+  // The sets of the first cache that a channel of all pixels can be in, and the
+  // vectors for which a line is read.
+  constexpr int64_t kSets = 64;
+  const int64_t sets = kSets / std::gcd(kSets, pixel_bytes / kLineBytes);
+  const int64_t visits = kLineBytes / (lanes * element_bytes);
+  const int64_t taps = rows.filter_size * cols.filter_size;
+  if (problem.most_taps > kernels.max_taps) {
+    // In several blocks, each of which comes back to the pixels.
+    constexpr int64_t kSmallImage = 12;
+    return sets <= 2 * visits || cols.dst_size <= kSmallImage;
+  }
+  return (sets <= visits && taps >= 25) || (sets <= 2 * visits && taps >= 49);
+}
+
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
   if (problem.strided || problem.scattered) return 1;
   return problem.most_taps <= kernels.pair_max_taps ||
@@ -321,11 +348,20 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
                           type == ElementType::kBFloat16 &&
                           IsWorthTakingApart(dst_depth, 2 * lanes);
     const int64_t parts = problem.takes_apart ? 2 : 1;
+    problem.tile_rows = TileRows(problem, kernels);
+    problem.copied = CompetesForCache(problem, kernels, lanes, SizeOf(type)) &&
+                     PlanCopiedGather(type);
+    if (problem.copied) {
+      num_units_ =
+          problem.batch * problem.num_blocks * problem.row_panels.num_panels;
+      set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_,
+                      0.2);
+      return;
+    }
     SplitChannels(&problem, dst_depth, parts * lanes,
                   DirectChannels(problem, kernels, type, lanes));
     problem.block_vectors *= parts;
     problem.narrow = problem.narrow || CompetesForOneSet(problem, type);
-    problem.tile_rows = TileRows(problem, kernels);
     // The filter and a tile of sums.
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors *
                                          (filter_taps + kMaxPositions) *
@@ -353,6 +389,45 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   gather_kernel_ = kernels.gather_planes[type_index];
   num_units_ = planes * problem.rows.dst_size;
   set_unit_cycles(static_cast<double>(problem.cols.dst_size), 0.5);
+}
+
+// False if a unit could not hold what it copies, or would copy it for few rows
+// only.
+bool CpuKernel::PlanCopiedGather(ElementType type) {
+  // A good part of it should stay in the first cache.
+  constexpr int64_t kFilterBytes = 48 << 10;
+  GatherProblem& problem = gather_;
+  const GatherPlan& rows = problem.rows;
+  const int64_t line = kLineBytes / SizeOf(type);
+  const int64_t taps = rows.filter_size * problem.cols.filter_size;
+  const KernelTable& kernels = *ChosenKernels().kernels;
+  const int64_t lanes =
+      kernels.vector_bytes / (type == ElementType::kFloat64 ? 8 : 4);
+  // The longer the pieces of a pixel, the better.
+  for (int64_t lines = 8; lines > 0; lines /= 2) {
+    SplitChannels(&problem, problem.in_depth, line, lines * line);
+    problem.block_vectors = problem.channel_block / lanes;
+    const int64_t filter_bytes =
+        problem.block_vectors * taps * kernels.vector_bytes;
+    const int64_t row_bytes = problem.cols.src_size *
+                              CopyStep(problem.channel_block, SizeOf(type)) *
+                              SizeOf(type);
+    const PanelSplit whole_rows = {/*all_phases=*/true, /*skip_sources=*/false,
+                                   0, 0};
+    problem.row_panels = SplitIntoPanels(rows, whole_rows, problem.tile_rows,
+                                         kPanelBytes / row_bytes);
+    const int64_t positions = problem.row_panels.positions;
+    if (filter_bytes > kFilterBytes || positions == 0 ||
+        (problem.row_panels.num_panels > 1 &&
+         positions < 2 * rows.filter_size)) {
+      continue;
+    }
+    const int64_t src_rows =
+        std::min(rows.src_size, positions + rows.filter_size - 1);
+    scratch_bytes_ = static_cast<size_t>(filter_bytes + src_rows * row_bytes);
+    return true;
+  }
+  return false;
 }
 
 // False if the problem suits the packed gather badly or not at all.

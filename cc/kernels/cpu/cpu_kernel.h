@@ -62,6 +62,7 @@ class CpuKernel {
 
  private:
   void PlanGather(const ConvGeometry& geometry, ElementType type);
+  bool PlanCopiedGather(ElementType type);
   bool PlanPackedGather(ElementType type, int64_t lanes, int64_t accumulator);
   void PlanFilterGradient(const ConvGeometry& geometry, ElementType type);
   bool PlanPackedFilterGradient(int64_t lanes, int64_t vector_bytes);

@@ -4,6 +4,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_DIRECT_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_DIRECT_H_
 
+#include "cc/kernels/cpu/gather_copied.h"
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/packed_filter.h"
@@ -221,10 +222,18 @@ void GatherDirect(const GatherProblem& problem, const void* src,
     }
   }
   WithTileShape<Isa>(problem, [&](auto max_taps, auto tile_rows) {
-    GatherDirectUnits<Isa, decltype(max_taps)::kValue,
-                      decltype(tile_rows)::kValue>(
-        problem, static_cast<const T*>(src), static_cast<const T*>(filter),
-        static_cast<T*>(dst), scratch, begin, end);
+    constexpr int kMaxTaps = decltype(max_taps)::kValue;
+    constexpr int kTileRows = decltype(tile_rows)::kValue;
+    const T* const typed_src = static_cast<const T*>(src);
+    const T* const typed_filter = static_cast<const T*>(filter);
+    T* const typed_dst = static_cast<T*>(dst);
+    if (problem.copied) {
+      CopiedGather<Isa, T>(problem, typed_src, typed_filter, typed_dst, scratch)
+          .template Run<kMaxTaps, kTileRows>(begin, end);
+      return;
+    }
+    GatherDirectUnits<Isa, kMaxTaps, kTileRows>(
+        problem, typed_src, typed_filter, typed_dst, scratch, begin, end);
   });
 }
 

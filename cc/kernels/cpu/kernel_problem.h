@@ -46,6 +46,7 @@ struct GatherProblem {
   bool narrow;     // tiles of two rows have kPairNarrowCols positions in each
   bool strided;    // tiles see windows that move by stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
+  bool copied;     // see CopiedGather; row_panels are of its units
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
   PanelSplit col_panels;
@@ -164,6 +165,17 @@ inline constexpr int64_t kMaxScatteredTaps = 16;
 
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
+
+// Of cache and memory.
+inline constexpr int64_t kLineBytes = 64;
+
+// From a pixel to the next where blocks of so many channels, whole lines of
+// them, are copied: an odd number of lines, so that pixels spread over the
+// cache.
+static inline int64_t CopyStep(int64_t channels, int64_t element_bytes) {
+  const int64_t lines = channels * element_bytes / kLineBytes;
+  return (lines | 1) * kLineBytes / element_bytes;
+}
 
 }  // namespace tf_dwgrad
 

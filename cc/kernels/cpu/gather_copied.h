@@ -1,0 +1,196 @@
+// Forward op and input gradient for NHWC with many taps where pixels are a
+// large power of two apart. The same channels of all pixels of a tile then
+// compete for few places in the first cache. A unit of work copies a block of
+// channels of the source rows that it needs to where they lie close together,
+// and sums up tiles of the copy.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
+
+#include "cc/kernels/cpu/gather_tile.h"
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/packed_filter.h"
+
+namespace tf_dwgrad {
+namespace {
+
+template <typename Isa, typename T>
+class CopiedGather {
+ public:
+  CopiedGather(const GatherProblem& problem, const T* src, const T* filter,
+               T* dst, void* scratch)
+      : problem_(problem),
+        rows_(problem.rows),
+        cols_(problem.cols),
+        taps_(rows_.filter_size * cols_.filter_size),
+        copy_step_(CopyStep(problem.channel_block, sizeof(T))),
+        src_(src),
+        filter_(filter),
+        dst_(dst),
+        packed_filter_(static_cast<A*>(scratch)),
+        copy_(reinterpret_cast<T*>(packed_filter_ +
+                                   problem.block_vectors * taps_ * N)) {}
+
+  template <int kMaxTaps, int kTileRows>
+  void Run(int64_t begin, int64_t end) {
+    const int64_t depth = problem_.in_depth;
+    A panel[kMaxPositions * (kMaxKeptChannels + kLanes)];
+    TilePlace tile;
+    tile.row_run = FirstRun(rows_, 0);
+    tile.col_run = FirstRun(cols_, 0);
+    Operands<T> operands;
+    operands.src = copy_;
+    operands.first_col = 0;
+    operands.row_pitch = 1;
+    operands.src_row_step = cols_.src_size * copy_step_;
+    operands.src_col_step = copy_step_;
+    operands.src_pass_step = 0;
+    operands.filter = packed_filter_;
+    operands.filter_tap_step = N;
+    operands.filter_vector_step = taps_ * N;
+    operands.filter_pass_step = 0;
+    operands.passes = 1;
+    operands.prefetch_rows = 0;
+    TileSums<T> sums;
+    sums.panel = panel;
+    sums.dst_is_tile = false;
+    sums.row_step = cols_.dst_size * depth;
+    sums.col_step = depth;
+    sums.stream = problem_.beyond_cache && kCanStream<T> &&
+                  reinterpret_cast<uintptr_t>(dst_) % kLineBytes == 0;
+    sums.prefetch_dst = false;
+
+    int64_t packed_block = -1;
+    Unit next = FindUnit(begin);
+    for (int64_t index = begin; index < end; ++index) {
+      const Unit unit = next;
+      if (unit.block != packed_block) {
+        PackFilterBlock(unit);
+        packed_block = unit.block;
+      }
+      CopyPixels(unit);
+      operands.first_row = unit.first_src_row;
+      // While tiles are summed up, what the next unit copies comes closer.
+      const T* ahead = nullptr;
+      int64_t pixels_ahead = 0;
+      if (index + 1 < end) {
+        next = FindUnit(index + 1);
+        ahead = next.src;
+        pixels_ahead = next.pixels;
+      }
+      for (int64_t row = unit.begin; row < unit.end;
+           row += problem_.tile_rows) {
+        const int64_t rows_left = unit.end - row;
+        const int64_t pixels =
+            rows_left <= problem_.tile_rows
+                ? pixels_ahead
+                : pixels_ahead * problem_.tile_rows / rows_left;
+        PrefetchPixels(ahead, pixels, next.channels);
+        ahead += pixels * depth;
+        pixels_ahead -= pixels;
+        tile.row = row;
+        sums.dst = dst_ + (unit.image * rows_.dst_size + row) * sums.row_step +
+                   unit.channel;
+        SumTileRow<Isa, N, kMaxTaps, kTileRows>(
+            problem_, tile, rows_left < problem_.tile_rows ? 1 : kTileRows, 0,
+            cols_.dst_size, operands, unit.channels, sums,
+            [](int64_t, int64_t, int64_t) {});
+      }
+    }
+    if (sums.stream) FinishStreaming();
+  }
+
+ private:
+  typedef typename AccumulatorOf<T>::type A;
+  static constexpr int N = Isa::kVectorBytes / sizeof(A);
+  static constexpr int kLanes = kParts<T> * N;
+  static constexpr int64_t kLine = kLineBytes / sizeof(T);
+
+  // Some rows of an image, for a block of channels.
+  struct Unit {
+    int64_t block;
+    int64_t channel;  // the first
+    int64_t channels;
+    int64_t image;
+    int64_t begin;  // rows of dst
+    int64_t end;
+    int64_t first_src_row;  // that they need, and its first pixel
+    const T* src;
+    int64_t pixels;  // neighbours from there on
+  };
+
+  // Images take turns with a block of the filter, rather than the other way
+  // round.
+  Unit FindUnit(int64_t index) const {
+    Unit unit;
+    const int64_t panels = problem_.row_panels.num_panels;
+    const int64_t positions = problem_.row_panels.positions;
+    unit.begin = index % panels * positions;
+    unit.end = unit.begin + positions;
+    if (unit.end > rows_.dst_size) unit.end = rows_.dst_size;
+    unit.image = index / panels % problem_.batch;
+    unit.block = index / panels / problem_.batch;
+    unit.channel = unit.block * problem_.channel_block;
+    unit.channels = unit.block + 1 < problem_.num_blocks
+                        ? problem_.channel_block
+                        : problem_.in_depth - unit.channel;
+    const SourceRange sources =
+        SourcesOf(rows_, 0, 1, unit.begin, unit.end, /*skip=*/false);
+    unit.first_src_row = sources.first;
+    unit.src = src_ +
+               (unit.image * rows_.src_size + sources.first) * cols_.src_size *
+                   problem_.in_depth +
+               unit.channel;
+    unit.pixels = sources.count * cols_.src_size;
+    return unit;
+  }
+
+  void PackFilterBlock(const Unit& unit) {
+    A* to = packed_filter_;
+    for (int64_t c = 0; c < unit.channels; c += kLanes) {
+      const T* from = filter_ + unit.channel + c;
+      PackFilterPart<0, N>(from, taps_, problem_.in_depth, to);
+      if constexpr (kParts<T> > 1) {
+        PackFilterPart<1, N>(from, taps_, problem_.in_depth, to + taps_ * N);
+      }
+      to += kParts<T> * taps_ * N;
+    }
+  }
+
+  void CopyPixels(const Unit& unit) {
+    const T* from = unit.src;
+    T* to = copy_;
+    for (int64_t i = 0; i < unit.pixels; ++i) {
+      for (int64_t c = 0; c < unit.channels; c += kLine) {
+        __builtin_memcpy(to + c, from + c, kLineBytes);
+      }
+      from += problem_.in_depth;
+      to += copy_step_;
+    }
+  }
+
+  void PrefetchPixels(const T* src, int64_t pixels, int64_t channels) const {
+    for (int64_t i = 0; i < pixels; ++i) {
+      for (int64_t c = 0; c < channels; c += kLine) {
+        __builtin_prefetch(src + c);
+      }
+      src += problem_.in_depth;
+    }
+  }
+
+  const GatherProblem& problem_;
+  const GatherPlan& rows_;
+  const GatherPlan& cols_;
+  const int64_t taps_;
+  const int64_t copy_step_;
+  const T* const src_;
+  const T* const filter_;
+  T* const dst_;
+  A* const packed_filter_;
+  T* const copy_;
+};
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
