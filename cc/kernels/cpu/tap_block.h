@@ -97,6 +97,22 @@ struct Columns {
 template <int kCols, int kTaps, int kStride>
 constexpr int kWindow = (kCols - 1) * kStride + kTaps;
 
+// Which columns of a window do not exist. Of those at the edges of most images,
+// half of the taps, the compiler may know; any others are looked at one by one.
+enum Border { kNoBorder, kLeftBorder, kRightBorder, kBothBorders, kAnyBorder };
+
+constexpr int MissingOnLeft(Border border, int taps) {
+  return border == kLeftBorder || border == kBothBorders ? taps / 2 : 0;
+}
+constexpr int MissingOnRight(Border border, int taps) {
+  return border == kRightBorder || border == kBothBorders ? taps / 2 : 0;
+}
+
+// Tiles for which that is worth the code: those with the most columns to look
+// at.
+template <int kCols, int kTaps>
+constexpr bool kKnowsBorders = kTaps == 7 && kCols == 7;
+
 // The parts kFirstPart, kFirstPart + 1, ... of a pixel.
 template <int kFirstPart, int N, int kSets, typename S, typename V>
 inline __attribute__((always_inline)) void LoadParts(const S* from,
@@ -109,8 +125,8 @@ inline __attribute__((always_inline)) void LoadParts(const S* from,
 // `second` are the taps of those. There is a set of sums, and of taps, for each
 // part that is done here.
 template <bool kReachesFirst, bool kReachesSecond, int kPart, int N, int kSets,
-          int kRows, int kCols, int kTaps, int kStride, bool kWhole, typename S,
-          typename V>
+          int kRows, int kCols, int kTaps, int kStride, Border kBorder,
+          typename S, typename V>
 inline __attribute__((always_inline)) void AddSourceRow(
     const TapBlock<S>& block, const S* src, const V (&first)[kSets][kTaps],
     const V (&second)[kSets][kTaps], V (&sum)[kSets][kRows][kCols]) {
@@ -118,7 +134,10 @@ inline __attribute__((always_inline)) void AddSourceRow(
   const Columns<kPixels, const S> columns(src, block.src_col_step);
 #pragma GCC unroll 32
   for (int j = 0; j < kPixels; ++j) {
-    if (kWhole || (j >= block.window.begin && j < block.window.end)) {
+    if (kBorder == kAnyBorder
+            ? j >= block.window.begin && j < block.window.end
+            : j >= MissingOnLeft(kBorder, kTaps) &&
+                  j < kPixels - MissingOnRight(kBorder, kTaps)) {
       V pixel[kSets];
       LoadParts<kPart, N>(columns[j], pixel);
 #pragma GCC unroll 2
@@ -154,7 +173,7 @@ inline __attribute__((always_inline)) void LoadTaps(const TapBlock<S>& block,
 
 // All source rows, of which any may be missing.
 template <int kPart, int N, int kSets, int kRows, int kCols, int kTaps,
-          int kStride, bool kWhole, typename S, typename A, typename V>
+          int kStride, Border kBorder, typename S, typename A, typename V>
 inline __attribute__((always_inline)) void AddSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kSets][kRows][kCols]) {
@@ -169,7 +188,7 @@ inline __attribute__((always_inline)) void AddSourceRows(
   if (kRows == 2 && row == 0 && row < block.end_row) {
     LoadTaps<N>(block, filter, first);
     AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kWhole>(block, src, first, second, sum);
+                 kBorder>(block, src, first, second, sum);
     step();
   }
   const int64_t shared_end =
@@ -180,20 +199,20 @@ inline __attribute__((always_inline)) void AddSourceRows(
       LoadTaps<N>(block, filter - block.filter_row_step, second);
     }
     AddSourceRow<true, kRows == 2, kPart, N, kSets, kRows, kCols, kTaps,
-                 kStride, kWhole>(block, src, first, second, sum);
+                 kStride, kBorder>(block, src, first, second, sum);
     step();
   }
   if (kRows == 2 && row < block.end_row) {
     LoadTaps<N>(block, filter - block.filter_row_step, second);
     AddSourceRow<false, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kWhole>(block, src, first, second, sum);
+                 kBorder>(block, src, first, second, sum);
   }
 }
 
 // All source rows of a small filter; none is missing. Its taps stay in
 // registers.
 template <int kPart, int N, int kSets, int kRows, int kCols, int kTapRows,
-          int kTaps, int kStride, bool kWhole, typename S, typename A,
+          int kTaps, int kStride, Border kBorder, typename S, typename A,
           typename V>
 inline __attribute__((always_inline)) void AddAllSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
@@ -208,22 +227,22 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
 #pragma GCC unroll 4
     for (int row = 0; row < kTapRows; ++row) {
       AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                   kWhole>(block, src, taps[row], taps[row], sum);
+                   kBorder>(block, src, taps[row], taps[row], sum);
       src += block.src_row_step;
     }
   } else {
     AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kWhole>(block, src, taps[0], taps[0], sum);
+                 kBorder>(block, src, taps[0], taps[0], sum);
     src += block.src_row_step;
 #pragma GCC unroll 4
     for (int row = 1; row < kTapRows; ++row) {
       AddSourceRow<true, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                   kWhole>(block, src, taps[row], taps[row - 1], sum);
+                   kBorder>(block, src, taps[row], taps[row - 1], sum);
       src += block.src_row_step;
     }
     AddSourceRow<false, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kWhole>(block, src, taps[kTapRows - 1], taps[kTapRows - 1],
-                         sum);
+                 kBorder>(block, src, taps[kTapRows - 1], taps[kTapRows - 1],
+                          sum);
   }
 }
 
@@ -310,10 +329,10 @@ inline __attribute__((always_inline)) void KeepTile(
 // Adds a block of taps to the sums of `tiles` neighbouring tiles. If there are
 // several, the block must be their only one. kTapRows is the number of tap rows
 // if all their source rows exist and there is no other block, or 0 for any.
-// From a position to the next the window moves by kStride pixels; kWhole tells
-// that all of it and all positions exist.
+// From a position to the next the window moves by kStride pixels. Unless it is
+// kAnyBorder, all positions exist.
 template <int N, int kRows, int kCols, int kTapRows, int kTaps, int kStride,
-          bool kWhole, typename S>
+          Border kBorder, typename S>
 void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
                  const TileSums<S>& sums, bool last) {
   typedef typename AccumulatorOf<S>::type A;
@@ -363,9 +382,9 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
         const A* taps = filter + kPart * block.filter_vector_step;
         if constexpr (kTapRows > 0) {
           AddAllSourceRows<kPart, N, kSets, kRows, kCols, kTapRows, kTaps,
-                           kStride, kWhole>(block, src, taps, sum);
+                           kStride, kBorder>(block, src, taps, sum);
         } else {
-          AddSourceRows<kPart, N, kSets, kRows, kCols, kTaps, kStride, kWhole>(
+          AddSourceRows<kPart, N, kSets, kRows, kCols, kTaps, kStride, kBorder>(
               block, src, taps, sum);
         }
       };
@@ -391,11 +410,11 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
         if (!to_dst) {
           KeepTileRow<N>(sum[row], panel_row + (kParts<S> - 1) * kSums);
         } else if (kCanStream<S> && sums.stream) {
-          StoreTileRow<kWhole, kCanStream<S>, N>(sum[row], panel_row, dst_row,
-                                                 sums.col_step, sums.cols);
+          StoreTileRow<kBorder != kAnyBorder, kCanStream<S>, N>(
+              sum[row], panel_row, dst_row, sums.col_step, sums.cols);
         } else {
-          StoreTileRow<kWhole, false, N>(sum[row], panel_row, dst_row,
-                                         sums.col_step, sums.cols);
+          StoreTileRow<kBorder != kAnyBorder, false, N>(
+              sum[row], panel_row, dst_row, sums.col_step, sums.cols);
         }
       }
       if (keeps) panel += kParts<S> * kSums;
@@ -408,15 +427,36 @@ template <int N, int kRows, int kCols, int kTapRows, int kTaps, int kStride,
           typename S>
 inline void AddTapRows(const TapBlock<S>& block, int64_t tiles,
                        int64_t channels, const TileSums<S>& sums, bool last) {
-  if (block.window.begin == 0 &&
-      block.window.end == kWindow<kCols, kTaps, kStride> &&
-      sums.cols == kCols) {
-    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, kStride, true>(
+  constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
+  const TapRange& window = block.window;
+  const auto add = [&](auto border) {
+    constexpr Border kBorder = static_cast<Border>(decltype(border)::kValue);
+    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, kStride, kBorder>(
         block, tiles, channels, sums, last);
-  } else {
-    AddTapBlock<N, kRows, kCols, kTapRows, kTaps, kStride, false>(
-        block, tiles, channels, sums, last);
+  };
+  if (sums.cols == kCols) {
+    if (window.begin == 0 && window.end == kPixels) {
+      add(Int<kNoBorder>());
+      return;
+    }
+    if constexpr (kKnowsBorders<kCols, kTaps>) {
+      const bool left = window.begin == kTaps / 2;
+      const bool right = window.end == kPixels - kTaps / 2;
+      if (left && right) {
+        add(Int<kBothBorders>());
+        return;
+      }
+      if (left && window.end == kPixels) {
+        add(Int<kLeftBorder>());
+        return;
+      }
+      if (right && window.begin == 0) {
+        add(Int<kRightBorder>());
+        return;
+      }
+    }
   }
+  add(Int<kAnyBorder>());
 }
 
 // Finds the instance for a number of taps that is only known at run time.
