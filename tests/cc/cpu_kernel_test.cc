@@ -100,14 +100,18 @@ void TestCopied(Random& random) {
   const auto same = [](int64_t size, int64_t filter) -> AxisGeometry {
     return {size, size, filter, 1, 1, filter / 2};
   };
+  const AxisGeometry strided = {11, 6, 5, 2, 1, 2};
   for (const Problem& problem :
        {ChannelsLast(2, same(3, 5), same(4, 5), 1024),
-        ChannelsLast(1, same(60, 5), same(12, 5), 1024),
+        ChannelsLast(1, same(90, 5), same(12, 5), 1024),
         ChannelsLast(1, same(9, 7), same(17, 7), 512),
         ChannelsLast(2, same(5, 17), same(7, 9), 16),
         ChannelsLast(2, same(40, 3), same(7, 9), 144),
-        ChannelsLast(1, {9, 5, 5, 1, 1, 0}, {9, 17, 9, 1, 1, 8}, 1024)}) {
-    TestOps(random, problem, {ConvOp::kForward, ConvOp::kBackpropInput});
+        ChannelsLast(1, {9, 5, 5, 1, 1, 0}, {9, 17, 9, 1, 1, 8}, 1024),
+        ChannelsLast(3, strided, strided, 1024)}) {
+    TestOps(
+        random, problem,
+        {ConvOp::kForward, ConvOp::kBackpropInput, ConvOp::kBackpropFilter});
   }
 }
 

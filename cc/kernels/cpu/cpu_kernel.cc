@@ -139,6 +139,9 @@ constexpr int64_t kMostDirectBytes = 1 << 10;
 // them should stay close by: those of the filter and of the next tile.
 constexpr int64_t kRowsInPlayBytes = 96 << 10;
 constexpr int64_t kElementsPerFinalUnit = 1024;
+// The lines of a pixel that a unit copies, at most, where it does.
+constexpr int64_t kCopiedLines = 4;
+constexpr int64_t kSecondCacheBytes = 1 << 20;
 
 // From so many taps on the copy of their sources costs little, and packed ones
 // are worth it.
@@ -229,6 +232,13 @@ bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
          problem.cols.pitch * problem.in_depth * SizeOf(type) % kSetStep == 0;
 }
 
+// The sets of the first cache that a channel of pixels of so many bytes can be
+// in.
+int64_t CacheSets(int64_t pixel_bytes) {
+  constexpr int64_t kSets = 64;
+  return kSets / std::gcd(kSets, pixel_bytes / kLineBytes);
+}
+
 // Whether the pixels of a tile that sees many taps compete for the first cache
 // so much that copying them pays.
 bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
@@ -241,10 +251,8 @@ bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
       PhaseCount(cols) != 1 || pixel_bytes % kLineBytes != 0) {
     return false;
   }
-  // The sets of the first cache that a channel of all pixels can be in, and the
-  // vectors for which a line is read.
-  constexpr int64_t kSets = 64;
-  const int64_t sets = kSets / std::gcd(kSets, pixel_bytes / kLineBytes);
+  const int64_t sets = CacheSets(pixel_bytes);
+  // The vectors for which a line is read.
   const int64_t visits = kLineBytes / (lanes * element_bytes);
   const int64_t taps = rows.filter_size * cols.filter_size;
   if (problem.most_taps > kernels.max_taps) {
@@ -253,6 +261,16 @@ bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
     return sets <= 2 * visits || cols.dst_size <= kSmallImage;
   }
   return (sets <= visits && taps >= 25) || (sets <= 2 * visits && taps >= 49);
+}
+
+// The same for the rows of both operands of the filter gradient.
+bool CompetesForCache(const FilterGradientProblem& problem, int64_t lanes,
+                      int64_t element_bytes) {
+  const int64_t pixel_bytes = problem.in_depth * element_bytes;
+  const int64_t taps = problem.rows.filter * problem.cols.filter;
+  const int64_t visits = kLineBytes / (lanes * element_bytes);
+  return problem.rows.dilation == 1 && pixel_bytes % kLineBytes == 0 &&
+         taps >= 25 && CacheSets(pixel_bytes) <= 2 * visits;
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
@@ -530,7 +548,11 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
       problem.batch * SizeOf(type) *
       (problem.rows.in * problem.cols.in * problem.in_depth +
        out_pixels * depth);
-  problem.prefetch = operand_bytes > StreamThreshold();
+  problem.copied = false;
+  // Where there are many products, prefetching hides behind them. That the
+  // operands are in a cache is likely only for the second one.
+  problem.prefetch = operand_bytes > StreamThreshold() ||
+                     (taps > kFewTaps && operand_bytes > kSecondCacheBytes);
 
   const KernelTable& kernels = *ChosenKernels().kernels;
   const int type_index = static_cast<int>(type);
@@ -578,12 +600,23 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
           kRowsInPlayBytes / (rows * problem.cols.in * lanes * SizeOf(type));
       vectors = std::min(vectors, std::max(fit, 2 * least_vectors));
     }
-    for (;; vectors = CeilDiv(vectors, 2)) {
-      SplitChannels(&problem, depth, lanes, vectors * lanes);
-      split_into_chunks(problem.batch);
-      if (vectors <= least_vectors || units() >= wanted) break;
+    // Blocks of whole units of `unit` vectors, at most `most` vectors.
+    const auto split = [&](int64_t unit, int64_t most) {
+      for (;; most = CeilDiv(most, 2)) {
+        SplitChannels(&problem, depth, unit * lanes, most * lanes);
+        problem.block_vectors *= unit;
+        split_into_chunks(problem.batch);
+        if (most <= least_vectors || units() >= wanted) return;
+      }
+    };
+    if (CompetesForCache(problem, lanes, SizeOf(type))) {
+      const int64_t line =
+          std::max<int64_t>(1, kLineBytes / (lanes * SizeOf(type)));
+      split(line, std::min(vectors, kCopiedLines * line));
+      problem.copied = PlanCopiedRows(SizeOf(type));
     }
-    scratch_bytes_ = static_cast<size_t>(problem.block_vectors * tap_bytes);
+    if (!problem.copied) split(1, vectors);
+    scratch_bytes_ += static_cast<size_t>(problem.block_vectors * tap_bytes);
   } else if (PlanPackedFilterGradient(lanes, vector_bytes)) {
     filter_gradient_kernel_ = kernels.filter_gradient_packed[type_index];
     split_into_chunks(problem.flat ? CeilDiv(problem.batch * depth, lanes)
@@ -612,6 +645,31 @@ void CpuKernel::PlanFilterGradient(const ConvGeometry& geometry,
   unit_cycles_ = cycles / static_cast<double>(num_units_);
   workspace_bytes_ = static_cast<size_t>(problem.num_chunks * sum_bytes);
   num_final_units_ = CeilDiv(taps * depth, kElementsPerFinalUnit);
+}
+
+// False if a unit could not hold the rows that it copies, or would copy them
+// for few rows only.
+bool CpuKernel::PlanCopiedRows(int64_t element_bytes) {
+  FilterGradientProblem& problem = filter_gradient_;
+  const FilterGradientAxis& rows = problem.rows;
+  const int64_t pixel_bytes =
+      CopyStep(problem.channel_block, element_bytes) * element_bytes;
+  const int64_t pixels = kPanelBytes / pixel_bytes;
+  const auto input_rows = [&](int64_t count) {
+    return std::min(rows.in, (count - 1) * rows.stride + rows.filter);
+  };
+  problem.panel_rows = std::min(rows.out, pixels / problem.cols.out);
+  while (problem.panel_rows > 0 &&
+         input_rows(problem.panel_rows) * problem.cols.in > pixels) {
+    --problem.panel_rows;
+  }
+  if (problem.panel_rows < std::min(rows.out, rows.filter)) return false;
+  problem.panel_input_rows = input_rows(problem.panel_rows);
+  scratch_bytes_ =
+      static_cast<size_t>((problem.panel_rows * problem.cols.out +
+                           problem.panel_input_rows * problem.cols.in) *
+                          pixel_bytes);
+  return true;
 }
 
 // False if the problem suits the packed kernel badly or not at all.

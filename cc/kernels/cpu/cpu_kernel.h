@@ -65,6 +65,7 @@ class CpuKernel {
   bool PlanCopiedGather(ElementType type);
   bool PlanPackedGather(ElementType type, int64_t lanes, int64_t accumulator);
   void PlanFilterGradient(const ConvGeometry& geometry, ElementType type);
+  bool PlanCopiedRows(int64_t element_bytes);
   bool PlanPackedFilterGradient(int64_t lanes, int64_t vector_bytes);
 
   ConvOp op_;

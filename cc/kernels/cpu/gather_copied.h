@@ -1,12 +1,12 @@
-// Forward op and input gradient for NHWC with many taps where pixels are a
-// large power of two apart. The same channels of all pixels of a tile then
-// compete for few places in the first cache. A unit of work copies a block of
-// channels of the source rows that it needs to where they lie close together,
-// and sums up tiles of the copy.
+// Forward op and input gradient for NHWC with many taps where the pixels of a
+// tile compete for the first cache (see copy_pixels.h). A unit of work copies a
+// block of channels of the source rows that it needs and sums up tiles of the
+// copy.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
 
+#include "cc/kernels/cpu/copy_pixels.h"
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/packed_filter.h"
@@ -68,26 +68,19 @@ class CopiedGather {
         PackFilterBlock(unit);
         packed_block = unit.block;
       }
-      CopyPixels(unit);
+      CopyPixels(unit.src, unit.pixels, depth, unit.channels, copy_,
+                 copy_step_);
       operands.first_row = unit.first_src_row;
       // While tiles are summed up, what the next unit copies comes closer.
-      const T* ahead = nullptr;
-      int64_t pixels_ahead = 0;
+      ComingPixels<T> coming = {nullptr, 0};
       if (index + 1 < end) {
         next = FindUnit(index + 1);
-        ahead = next.src;
-        pixels_ahead = next.pixels;
+        coming = {next.src, next.pixels};
       }
       for (int64_t row = unit.begin; row < unit.end;
            row += problem_.tile_rows) {
         const int64_t rows_left = unit.end - row;
-        const int64_t pixels =
-            rows_left <= problem_.tile_rows
-                ? pixels_ahead
-                : pixels_ahead * problem_.tile_rows / rows_left;
-        PrefetchPixels(ahead, pixels, next.channels);
-        ahead += pixels * depth;
-        pixels_ahead -= pixels;
+        coming.Prefetch(rows_left / problem_.tile_rows, depth, next.channels);
         tile.row = row;
         sums.dst = dst_ + (unit.image * rows_.dst_size + row) * sums.row_step +
                    unit.channel;
@@ -104,7 +97,6 @@ class CopiedGather {
   typedef typename AccumulatorOf<T>::type A;
   static constexpr int N = Isa::kVectorBytes / sizeof(A);
   static constexpr int kLanes = kParts<T> * N;
-  static constexpr int64_t kLine = kLineBytes / sizeof(T);
 
   // Some rows of an image, for a block of channels.
   struct Unit {
@@ -154,27 +146,6 @@ class CopiedGather {
         PackFilterPart<1, N>(from, taps_, problem_.in_depth, to + taps_ * N);
       }
       to += kParts<T> * taps_ * N;
-    }
-  }
-
-  void CopyPixels(const Unit& unit) {
-    const T* from = unit.src;
-    T* to = copy_;
-    for (int64_t i = 0; i < unit.pixels; ++i) {
-      for (int64_t c = 0; c < unit.channels; c += kLine) {
-        __builtin_memcpy(to + c, from + c, kLineBytes);
-      }
-      from += problem_.in_depth;
-      to += copy_step_;
-    }
-  }
-
-  void PrefetchPixels(const T* src, int64_t pixels, int64_t channels) const {
-    for (int64_t i = 0; i < pixels; ++i) {
-      for (int64_t c = 0; c < channels; c += kLine) {
-        __builtin_prefetch(src + c);
-      }
-      src += problem_.in_depth;
     }
   }
 

@@ -84,6 +84,7 @@ struct FilterGradientProblem {
   int64_t depth_multiplier;
   bool channels_last;
   bool prefetch;  // rows of the tensors before their turn
+  bool copied;    // first, by units that are direct otherwise
   int64_t num_chunks;
   // The filter channels are cut into blocks, as in GatherProblem. If `flat`, a
   // vector holds planes of dY instead, that is, of all channels of all images
