@@ -40,17 +40,11 @@ class CopiedGather {
     tile.col_run = FirstRun(cols_, 0);
     Operands<T> operands;
     operands.src = copy_;
-    operands.first_col = 0;
-    operands.row_pitch = 1;
     operands.src_row_step = cols_.src_size * copy_step_;
     operands.src_col_step = copy_step_;
-    operands.src_pass_step = 0;
     operands.filter = packed_filter_;
     operands.filter_tap_step = N;
     operands.filter_vector_step = taps_ * N;
-    operands.filter_pass_step = 0;
-    operands.passes = 1;
-    operands.prefetch_rows = 0;
     TileSums<T> sums;
     sums.panel = panel;
     sums.dst_is_tile = false;
@@ -65,7 +59,8 @@ class CopiedGather {
     for (int64_t index = begin; index < end; ++index) {
       const Unit unit = next;
       if (unit.block != packed_block) {
-        PackFilterBlock(unit);
+        PackFilterBlock<N>(filter_ + unit.channel, taps_, depth, unit.channels,
+                           packed_filter_);
         packed_block = unit.block;
       }
       CopyPixels(unit.src, unit.pixels, depth, unit.channels, copy_,
@@ -135,18 +130,6 @@ class CopiedGather {
                unit.channel;
     unit.pixels = sources.count * cols_.src_size;
     return unit;
-  }
-
-  void PackFilterBlock(const Unit& unit) {
-    A* to = packed_filter_;
-    for (int64_t c = 0; c < unit.channels; c += kLanes) {
-      const T* from = filter_ + unit.channel + c;
-      PackFilterPart<0, N>(from, taps_, problem_.in_depth, to);
-      if constexpr (kParts<T> > 1) {
-        PackFilterPart<1, N>(from, taps_, problem_.in_depth, to + taps_ * N);
-      }
-      to += kParts<T> * taps_ * N;
-    }
   }
 
   const GatherProblem& problem_;

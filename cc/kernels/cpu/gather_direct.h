@@ -51,17 +51,11 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   int64_t packed_block = -1;
 
   Operands<T> operands;
-  operands.first_row = 0;
-  operands.first_col = 0;
-  operands.row_pitch = 1;
   operands.src_row_step = cols.src_size * depth;
   operands.src_col_step = depth;
-  operands.src_pass_step = 0;
   operands.filter = packed_filter;
   operands.filter_tap_step = N;
   operands.filter_vector_step = taps * N;
-  operands.filter_pass_step = 0;
-  operands.passes = 1;
 
   TileSums<T> sums;
   sums.panel = panel;
@@ -121,15 +115,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     operands.src =
         src + image * rows.src_size * operands.src_row_step + channel;
     if (block != packed_block) {
-      A* to = packed_filter;
-      for (int64_t index = 0; index * kLanes < channels; ++index) {
-        const T* from = filter + channel + FirstLane<kLanes>(index, channels);
-        PackFilterPart<0, N>(from, taps, depth, to);
-        if constexpr (kParts<T> > 1) {
-          PackFilterPart<1, N>(from, taps, depth, to + taps * N);
-        }
-        to += kParts<T> * taps * N;
-      }
+      PackFilterBlock<N>(filter + channel, taps, depth, channels,
+                         packed_filter);
       packed_block = block;
     }
     // Below the last row of an image the next one begins.

@@ -409,7 +409,6 @@ class PackedGather {
     operands.filter_vector_step = 0;
     operands.filter_pass_step = max_vectors_ * taps_ * N;
     operands.passes = passes_;
-    operands.prefetch_rows = 0;
 
     const int64_t row_step = problem_.flat
                                  ? col_range_.dst_count * N

@@ -15,19 +15,19 @@ namespace {
 template <typename S>
 struct Operands {
   const S* src;  // the first channel of pixel (first_row, first_col)
-  int64_t first_row;
-  int64_t first_col;
-  int64_t row_pitch;  // src holds every row_pitch-th row of the image
+  int64_t first_row = 0;
+  int64_t first_col = 0;
+  int64_t row_pitch = 1;  // src holds every row_pitch-th row of the image
   int64_t src_row_step;
   int64_t src_col_step;
-  int64_t src_pass_step;
+  int64_t src_pass_step = 0;
   // Packed; see TapBlock.
   const typename AccumulatorOf<S>::type* filter;
   int64_t filter_tap_step;
   int64_t filter_vector_step;
-  int64_t filter_pass_step;
-  int64_t passes;
-  int64_t prefetch_rows;  // image rows below this one may be prefetched
+  int64_t filter_pass_step = 0;
+  int64_t passes = 1;
+  int64_t prefetch_rows = 0;  // image rows below this one may be prefetched
 };
 
 // The phases of a plan. Asking the plan takes divisions.

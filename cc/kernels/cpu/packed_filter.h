@@ -7,6 +7,7 @@
 
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/simd.h"
+#include "cc/kernels/cpu/tap_block.h"
 
 namespace tf_dwgrad {
 namespace {
@@ -19,6 +20,22 @@ void PackFilterPart(const T* filter, int64_t taps, int64_t filter_depth,
   for (int64_t tap = 0; tap < taps; ++tap) {
     Access<A, N>::Store(LoadPart<kPart, N>(filter + tap * filter_depth),
                         to + tap * N);
+  }
+}
+
+// Packs all taps of `channels` neighbouring filter channels, in vectors that
+// cover them as those of a tile do.
+template <int N, typename T, typename A>
+void PackFilterBlock(const T* filter, int64_t taps, int64_t filter_depth,
+                     int64_t channels, A* to) {
+  constexpr int kLanes = kParts<T> * N;
+  for (int64_t index = 0; index * kLanes < channels; ++index) {
+    const T* from = filter + FirstLane<kLanes>(index, channels);
+    PackFilterPart<0, N>(from, taps, filter_depth, to);
+    if constexpr (kParts<T> > 1) {
+      PackFilterPart<1, N>(from, taps, filter_depth, to + taps * N);
+    }
+    to += kParts<T> * taps * N;
   }
 }
 
