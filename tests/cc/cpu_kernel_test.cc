@@ -115,6 +115,36 @@ void TestCopied(Random& random) {
   }
 }
 
+// Few planes, whose rows go one by one or, of NHWC, folded; strips of a row,
+// and rows that end in the middle of a vector.
+void TestFewPlanes(Random& random) {
+  const auto same = [](int64_t size, int64_t filter, int64_t stride,
+                       int64_t dilation) -> AxisGeometry {
+    return {size,     (size + stride - 1) / stride, filter, stride,
+            dilation, (filter - 1) * dilation / 2};
+  };
+  for (const int64_t depth : {1, 2, 3, 5, 7, 12}) {
+    for (const DataFormat format : {DataFormat::kNHWC, DataFormat::kNCHW}) {
+      for (Problem problem :
+           {ChannelsLast(1, same(7, 3, 1, 1), same(40, 3, 1, 1), depth),
+            ChannelsLast(1, same(3, 3, 1, 1), same(1100 / depth, 3, 1, 1),
+                         depth),
+            ChannelsLast(2, same(9, 5, 2, 1), same(33, 4, 2, 1), depth),
+            ChannelsLast(1, same(8, 3, 1, 2), same(21, 3, 1, 3), depth),
+            ChannelsLast(1, same(5, 3, 3, 1), same(20, 7, 2, 2), depth)}) {
+        for (const int64_t multiplier : {1, 4}) {
+          problem.geometry.data_format = format;
+          problem.geometry.depth_multiplier = multiplier;
+          problem.text = TextOf(problem.geometry);
+          TestOps(random, problem,
+                  {ConvOp::kForward, ConvOp::kBackpropInput,
+                   ConvOp::kBackpropFilter});
+        }
+      }
+    }
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -160,6 +190,7 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestPhasesThatShareLines(random);
   tf_dwgrad::TestPagesApart(random);
   tf_dwgrad::TestCopied(random);
+  tf_dwgrad::TestFewPlanes(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

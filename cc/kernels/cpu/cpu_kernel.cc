@@ -224,12 +224,17 @@ bool IsWorthTakingApart(int64_t depth, int64_t lanes) {
 }
 
 // Where pixels lie so far apart that the same channels of all of them compete
-// for one set of the first cache, what is read for one part of a pixel is gone
-// before it is read for the other. Narrow tiles do both parts at once.
+// for one set of the first cache, which has room for those of a narrow tile:
+// sources that are read for one part of a pixel and again for the other, or
+// the results of a stride's phase, if they are not written past the caches.
 bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
   constexpr int64_t kSetStep = 4 << 10;
-  return problem.takes_apart && problem.most_taps <= 3 &&
-         problem.cols.pitch * problem.in_depth * SizeOf(type) % kSetStep == 0;
+  const GatherPlan& cols = problem.cols;
+  const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
+  if (problem.most_taps > 3) return false;
+  if (problem.takes_apart) return cols.pitch * pixel_bytes % kSetStep == 0;
+  return cols.num_phases > 1 && !problem.beyond_cache &&
+         cols.num_phases * pixel_bytes % kSetStep == 0;
 }
 
 // The sets of the first cache that a channel of pixels of so many bytes can be
@@ -271,6 +276,40 @@ bool CompetesForCache(const FilterGradientProblem& problem, int64_t lanes,
   const int64_t visits = kLineBytes / (lanes * element_bytes);
   return problem.rows.dilation == 1 && pixel_bytes % kLineBytes == 0 &&
          taps >= 25 && CacheSets(pixel_bytes) <= 2 * visits;
+}
+
+size_t RepeatedFilterBytes(const GatherProblem& problem, int64_t vector_bytes) {
+  return static_cast<size_t>(problem.rows.filter_size *
+                             problem.cols.filter_size * problem.in_depth *
+                             vector_bytes);
+}
+
+// Whether the few channels of a pixel can be folded into the row.
+bool FoldsChannels(const GatherProblem& problem, int64_t vector_bytes) {
+  return problem.flat && problem.channels_last &&
+         problem.depth_multiplier == 1 && problem.in_depth > 1 &&
+         problem.cols.pitch == 1 &&
+         RepeatedFilterBytes(problem, vector_bytes) <= kPanelBytes;
+}
+
+// Whether a flat problem is better done row by row than with a plane in each
+// lane, of which most would be idle, or where setting pixels apart and putting
+// them together takes more time than their few taps.
+bool RowsSuffice(const GatherProblem& problem, int64_t planes, int64_t lanes,
+                 int64_t vector_bytes) {
+  const double taps =
+      TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
+  const bool few_planes = planes < lanes / 2;
+  if (FoldsChannels(problem, vector_bytes)) {
+    return few_planes || (taps <= 9 && problem.cols.num_phases == 1 &&
+                          lanes % problem.in_depth != 0);
+  }
+  const bool along_row = problem.cols.pitch == 1 &&
+                         (!problem.channels_last || SrcDepth(problem) == 1);
+  if (!few_planes || !along_row) return false;
+  constexpr double kFewProducts = 12;
+  return (planes == 1 && problem.depth_multiplier == 1) ||
+         static_cast<double>(planes) * taps < kFewProducts;
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
@@ -353,6 +392,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   problem.flat = false;
   problem.narrow = false;
   problem.strided = false;
+  problem.folded = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
     gather_kernel_ = kernels.gather_direct[type_index];
@@ -405,8 +445,14 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     return;
   }
   gather_kernel_ = kernels.gather_planes[type_index];
-  num_units_ = planes * problem.rows.dst_size;
-  set_unit_cycles(static_cast<double>(problem.cols.dst_size), 0.5);
+  problem.folded = FoldsChannels(problem, kernels.vector_bytes);
+  const int64_t folded_depth = problem.folded ? dst_depth : 1;
+  if (problem.folded) {
+    scratch_bytes_ = RepeatedFilterBytes(problem, kernels.vector_bytes);
+  }
+  num_units_ = planes / folded_depth * problem.rows.dst_size;
+  set_unit_cycles(static_cast<double>(problem.cols.dst_size * folded_depth),
+                  0.5);
 }
 
 // False if a unit could not hold what it copies, or would copy it for few rows
@@ -455,7 +501,10 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const int64_t planes = problem.batch * DstDepth(problem);
-  if (problem.flat && planes < lanes / 2) return false;
+  if (problem.flat &&
+      RowsSuffice(problem, planes, lanes, lanes * accumulator)) {
+    return false;
+  }
 
   if (problem.flat) {
     problem.num_blocks = CeilDiv(planes, lanes);
@@ -679,7 +728,7 @@ bool CpuKernel::PlanPackedFilterGradient(int64_t lanes, int64_t vector_bytes) {
   const FilterGradientAxis& cols = problem.cols;
   const int64_t depth = FilterDepth(problem);
   problem.flat = depth < lanes;
-  if (problem.flat && problem.batch * depth < lanes / 2) return false;
+  if (problem.flat && problem.batch * depth == 1) return false;
   problem.num_blocks = problem.flat ? 1 : CeilDiv(depth, lanes);
   // As many rows as fit, and fewer tap rows where those of dY would be few.
   const int64_t pixels = kPanelBytes / vector_bytes;

@@ -1,6 +1,6 @@
-// The filter gradient of what suits no other kernel: fewer planes than half a
-// vector has lanes, or rows or filters so large that nothing can be packed.
-// Vectors run along a row of a plane.
+// The filter gradient of what suits no other kernel: a single plane, or rows or
+// filters so large that nothing can be packed. Vectors run along a row of a
+// plane.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_PLANES_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_FILTER_GRADIENT_PLANES_H_

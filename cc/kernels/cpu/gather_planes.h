@@ -1,10 +1,11 @@
 // Forward op and input gradient for what suits no other kernel: fewer planes
 // than half a vector has lanes, or filters so large that nothing can be packed.
-// Vectors run along a row of a plane.
+// Vectors run along a row of a plane, or in NHWC, where that suits, of an
+// image: the few channels of its pixels are folded into the row.
 //
-// A unit of work is one dst row of one channel plane. The row is computed in
-// strips of one column phase: within a phase every tap adds a shifted, scaled
-// piece of the source row to a strip of accumulators.
+// A unit of work is one dst row. It is computed in strips of one column phase:
+// within a phase every tap adds a shifted, scaled piece of the source row to a
+// strip of accumulators.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_PLANES_H_
@@ -53,13 +54,37 @@ inline void AddScaled(const T* src, int64_t pitch, int64_t count, A weight,
   }
 }
 
-// Adds one source plane, weighted by one filter channel, to a strip of dst.
-// Strip position t is position `first + t` of the column phase of `col_run`.
+// acc[t] += weight * src[t] for t in [0, count), where the weights of `depth`
+// channels take turns: those of t = 0 to depth * N - 1 are given.
 template <int N, typename T, typename A>
-void AddPlane(const GatherProblem& problem, const T* plane,
-              const ImageSteps& steps, const T* filter, int64_t filter_depth,
-              TapRun row_run, int64_t row, const TapRun& first_col_run,
-              int64_t first, int64_t count, A* acc) {
+inline void AddRepeated(const T* src, int64_t count, const A* weights,
+                        int64_t depth, A* acc) {
+  int64_t t = 0;
+  int64_t vector = 0;
+  for (; t + N <= count; t += N) {
+    const Vector<A, N> sum =
+        Access<A, N>::Load(acc + t) +
+        Access<T, N>::Load(src + t) * Access<A, N>::Load(weights + vector * N);
+    Access<A, N>::Store(sum, acc + t);
+    if (++vector == depth) vector = 0;
+  }
+  if (t == count) return;
+  const int lanes = static_cast<int>(count - t);
+  StoreSome<A, N>(LoadSome<A, N>(acc + t, lanes) +
+                      LoadSome<T, N>(src + t, lanes) *
+                          Access<A, N>::Load(weights + vector * N),
+                  acc + t, lanes);
+}
+
+// Calls add(source pixel, index of the first, number of pixels, tap) for the
+// taps that reach a strip of dst from one source plane, or from all planes of
+// an image. Strip position t is position `first + t` of the column phase of
+// `first_col_run`.
+template <typename T, typename Add>
+void ForEachTap(const GatherProblem& problem, const T* plane,
+                const ImageSteps& steps, TapRun row_run, int64_t row,
+                const TapRun& first_col_run, int64_t first, int64_t count,
+                Add add) {
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   for (int64_t row_index = 0;;) {
@@ -67,20 +92,17 @@ void AddPlane(const GatherProblem& problem, const T* plane,
     const TapRange row_taps = ClipToSource(rows, row_base, row_run.num_taps);
     for (int64_t m = row_taps.begin; m < row_taps.end; ++m) {
       const T* src_row = plane + (row_base + m * rows.pitch) * steps.row;
-      const T* filter_row = filter + (row_run.first_tap + m * rows.tap_step) *
-                                         cols.filter_size * filter_depth;
+      const int64_t row_tap =
+          (row_run.first_tap + m * rows.tap_step) * cols.filter_size;
       TapRun col_run = first_col_run;
       for (int64_t col_index = 0;;) {
         for (int64_t tap = 0; tap < col_run.num_taps; ++tap) {
           const int64_t base = col_run.first_src + (first + tap) * cols.pitch;
           const TapRange inside = ClipToSource(cols, base, count);
           if (inside.begin >= inside.end) continue;
-          const A weight =
-              Widen(filter_row[(col_run.first_tap + tap * cols.tap_step) *
-                               filter_depth]);
-          AddScaled<N>(src_row + (base + inside.begin * cols.pitch) * steps.col,
-                       cols.pitch * steps.col, inside.end - inside.begin,
-                       weight, acc + inside.begin);
+          add(src_row + (base + inside.begin * cols.pitch) * steps.col,
+              inside.begin, inside.end - inside.begin,
+              row_tap + col_run.first_tap + tap * cols.tap_step);
         }
         if (++col_index >= cols.num_runs) break;
         NextRun(cols, col_index, &col_run);
@@ -91,13 +113,55 @@ void AddPlane(const GatherProblem& problem, const T* plane,
   }
 }
 
+// For each tap, the weights of the channels of the first N pixels.
+template <int N, typename T, typename A>
+void RepeatFilter(const T* filter, int64_t taps, int64_t depth, A* to) {
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int pixel = 0; pixel < N; ++pixel) {
+      for (int64_t c = 0; c < depth; ++c) *to++ = Widen(filter[c]);
+    }
+    filter += depth;
+  }
+}
+
+// Rounds the `count` sums of a strip. The pixels of `depth` of them are `step`
+// elements apart.
+template <int N, typename T, typename A>
+void StoreStrip(const A* acc, int64_t count, int64_t depth, int64_t step,
+                T* dst) {
+  int64_t t = 0;
+  if (step == depth) {
+    for (; t + N <= count; t += N) {
+      Access<T, N>::Store(Access<A, N>::Load(acc + t), dst + t);
+    }
+    if (t < count) {
+      StoreSome<T, N>(Access<A, N>::Load(acc + t), dst + t,
+                      static_cast<int>(count - t));
+    }
+    return;
+  }
+  T* pixel = dst;
+  int64_t channel = 0;
+  for (; t < count; t += N) {
+    T values[N];
+    Access<T, N>::Store(Access<A, N>::Load(acc + t), values);
+    for (int lane = 0; lane < N && t + lane < count; ++lane) {
+      pixel[channel] = values[lane];
+      if (++channel == depth) {
+        channel = 0;
+        pixel += step;
+      }
+    }
+  }
+}
+
 template <typename Isa, typename T>
 void GatherPlanes(const GatherProblem& problem, const void* src_data,
-                  const void* filter_data, void* dst_data, void*, int64_t begin,
-                  int64_t end) {
+                  const void* filter_data, void* dst_data, void* scratch,
+                  int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   constexpr int N = Isa::kVectorBytes / sizeof(A);
-  constexpr int kStrip = 256;
+  constexpr int64_t kStrip = 1024;
   const T* src = static_cast<const T*>(src_data);
   const T* filter = static_cast<const T*>(filter_data);
   T* dst = static_cast<T*>(dst_data);
@@ -111,12 +175,19 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
   const ImageSteps dst_steps =
       StepsOf(problem.channels_last, dst_depth, rows.dst_size, cols.dst_size);
   const int64_t col_phases = PhaseCount(cols);
+  // Planes that are done together, and their filter.
+  const int64_t depth = problem.folded ? dst_depth : 1;
+  A* const repeated = static_cast<A*>(scratch);
+  if (problem.folded) {
+    RepeatFilter<N>(filter, rows.filter_size * cols.filter_size, depth,
+                    repeated);
+  }
   A acc[kStrip + N];
 
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row = unit % rows.dst_size;
-    const int64_t channel = unit / rows.dst_size % dst_depth;
-    const int64_t image = unit / rows.dst_size / dst_depth;
+    const int64_t channel = unit / rows.dst_size % (dst_depth / depth);
+    const int64_t image = unit / rows.dst_size / (dst_depth / depth);
     T* dst_row = dst + image * dst_steps.image + channel * dst_steps.channel +
                  row * dst_steps.row;
     const T* src_image = src + image * src_steps.image;
@@ -124,43 +195,42 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
     for (int64_t phase = 0; phase < col_phases; ++phase) {
       const TapRun col_run = FirstRun(cols, phase);
       const int64_t positions = PhaseSize(cols, phase);
-      for (int64_t first = 0; first < positions; first += kStrip) {
+      const int64_t strip = kStrip / depth;
+      for (int64_t first = 0; first < positions; first += strip) {
         const int64_t left = positions - first;
-        const int64_t count = left < kStrip ? left : kStrip;
-        for (int64_t t = 0; t < count + N; ++t) acc[t] = 0;
-        if (problem.backward) {
+        const int64_t count = left < strip ? left : strip;
+        for (int64_t t = 0; t < count * depth + N; ++t) acc[t] = 0;
+        const auto for_each_tap = [&](const T* plane, auto add) {
+          ForEachTap(problem, plane, src_steps, row_run, row / rows.num_phases,
+                     col_run, first, count, add);
+        };
+        // Adds one source plane, weighted by one filter channel.
+        const auto add_plane = [&](int64_t src_channel, int64_t k) {
+          for_each_tap(
+              src_image + src_channel * src_steps.channel,
+              [&](const T* from, int64_t t, int64_t pixels, int64_t tap) {
+                AddScaled<N, T, A>(from, cols.pitch * src_steps.col, pixels,
+                                   Widen(filter[tap * filter_depth + k]),
+                                   acc + t);
+              });
+        };
+        if (problem.folded) {
+          for_each_tap(src_image, [&](const T* from, int64_t t, int64_t pixels,
+                                      int64_t tap) {
+            AddRepeated<N>(from, pixels * depth, repeated + tap * depth * N,
+                           depth, acc + t * depth);
+          });
+        } else if (problem.backward) {
           for (int64_t q = 0; q < multiplier; ++q) {
             const int64_t k = channel * multiplier + q;
-            AddPlane<N>(problem, src_image + k * src_steps.channel, src_steps,
-                        filter + k, filter_depth, row_run,
-                        row / rows.num_phases, col_run, first, count, acc);
+            add_plane(k, k);
           }
         } else {
-          AddPlane<N>(problem,
-                      src_image + channel / multiplier * src_steps.channel,
-                      src_steps, filter + channel, filter_depth, row_run,
-                      row / rows.num_phases, col_run, first, count, acc);
+          add_plane(channel / multiplier, channel);
         }
         const int64_t step = cols.num_phases * dst_steps.col;
-        T* strip = dst_row + phase * dst_steps.col + first * step;
-        if (step == 1) {
-          int64_t t = 0;
-          for (; t + N <= count; t += N) {
-            Access<T, N>::Store(Access<A, N>::Load(acc + t), strip + t);
-          }
-          if (t < count) {
-            StoreSome<T, N>(Access<A, N>::Load(acc + t), strip + t,
-                            static_cast<int>(count - t));
-          }
-        } else {
-          for (int64_t t = 0; t < count; t += N) {
-            T pixels[N];
-            Access<T, N>::Store(Access<A, N>::Load(acc + t), pixels);
-            for (int lane = 0; lane < N && t + lane < count; ++lane) {
-              strip[(t + lane) * step] = pixels[lane];
-            }
-          }
-        }
+        StoreStrip<N>(acc, count * depth, depth, step,
+                      dst_row + phase * dst_steps.col + first * step);
       }
     }
   }

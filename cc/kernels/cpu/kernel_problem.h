@@ -47,6 +47,7 @@ struct GatherProblem {
   bool strided;    // tiles see windows that move by stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   bool copied;     // see CopiedGather; row_panels are of its units
+  bool folded;     // planes of an image are done together; see GatherPlanes
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
   PanelSplit col_panels;
