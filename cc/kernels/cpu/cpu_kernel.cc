@@ -280,14 +280,15 @@ bool CompetesForCache(const FilterGradientProblem& problem, int64_t lanes,
 
 size_t RepeatedFilterBytes(const GatherProblem& problem, int64_t vector_bytes) {
   return static_cast<size_t>(problem.rows.filter_size *
-                             problem.cols.filter_size * problem.in_depth *
+                             problem.cols.filter_size * FilterDepth(problem) *
                              vector_bytes);
 }
 
 // Whether the few channels of a pixel can be folded into the row.
 bool FoldsChannels(const GatherProblem& problem, int64_t vector_bytes) {
   return problem.flat && problem.channels_last &&
-         problem.depth_multiplier == 1 && problem.in_depth > 1 &&
+         (problem.backward || problem.depth_multiplier == 1) &&
+         SrcDepth(problem) > 1 && SrcDepth(problem) <= kMostFoldedChannels &&
          problem.cols.pitch == 1 &&
          RepeatedFilterBytes(problem, vector_bytes) <= kPanelBytes;
 }
@@ -301,8 +302,9 @@ bool RowsSuffice(const GatherProblem& problem, int64_t planes, int64_t lanes,
       TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
   const bool few_planes = planes < lanes / 2;
   if (FoldsChannels(problem, vector_bytes)) {
-    return few_planes || (taps <= 9 && problem.cols.num_phases == 1 &&
-                          lanes % problem.in_depth != 0);
+    return few_planes ||
+           (taps <= 9 && problem.cols.num_phases == 1 &&
+            problem.depth_multiplier == 1 && lanes % problem.in_depth != 0);
   }
   const bool along_row = problem.cols.pitch == 1 &&
                          (!problem.channels_last || SrcDepth(problem) == 1);
@@ -446,8 +448,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   }
   gather_kernel_ = kernels.gather_planes[type_index];
   problem.folded = FoldsChannels(problem, kernels.vector_bytes);
-  const int64_t folded_depth = problem.folded ? dst_depth : 1;
+  int64_t folded_depth = 1;
   if (problem.folded) {
+    folded_depth = dst_depth;
     scratch_bytes_ = RepeatedFilterBytes(problem, kernels.vector_bytes);
   }
   num_units_ = planes / folded_depth * problem.rows.dst_size;

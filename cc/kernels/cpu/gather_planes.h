@@ -124,6 +124,16 @@ void RepeatFilter(const T* filter, int64_t taps, int64_t depth, A* to) {
   }
 }
 
+// Adds up groups of `size` sums, in place.
+template <typename A>
+void AddGroups(int64_t groups, int64_t size, A* acc) {
+  for (int64_t group = 0; group < groups; ++group) {
+    A sum = acc[group * size];
+    for (int64_t i = 1; i < size; ++i) sum += acc[group * size + i];
+    acc[group] = sum;
+  }
+}
+
 // Rounds the `count` sums of a strip. The pixels of `depth` of them are `step`
 // elements apart.
 template <int N, typename T, typename A>
@@ -161,7 +171,7 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
                   int64_t begin, int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   constexpr int N = Isa::kVectorBytes / sizeof(A);
-  constexpr int64_t kStrip = 1024;
+  constexpr int64_t kStrip = 4 * kMostFoldedChannels;
   const T* src = static_cast<const T*>(src_data);
   const T* filter = static_cast<const T*>(filter_data);
   T* dst = static_cast<T*>(dst_data);
@@ -175,11 +185,13 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
   const ImageSteps dst_steps =
       StepsOf(problem.channels_last, dst_depth, rows.dst_size, cols.dst_size);
   const int64_t col_phases = PhaseCount(cols);
-  // Planes that are done together, and their filter.
+  // Planes of dst that are done together, the channels of their pixels and the
+  // filter.
   const int64_t depth = problem.folded ? dst_depth : 1;
+  const int64_t folded_depth = problem.folded ? filter_depth : 1;
   A* const repeated = static_cast<A*>(scratch);
   if (problem.folded) {
-    RepeatFilter<N>(filter, rows.filter_size * cols.filter_size, depth,
+    RepeatFilter<N>(filter, rows.filter_size * cols.filter_size, filter_depth,
                     repeated);
   }
   A acc[kStrip + N];
@@ -195,11 +207,11 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
     for (int64_t phase = 0; phase < col_phases; ++phase) {
       const TapRun col_run = FirstRun(cols, phase);
       const int64_t positions = PhaseSize(cols, phase);
-      const int64_t strip = kStrip / depth;
+      const int64_t strip = kStrip / folded_depth;
       for (int64_t first = 0; first < positions; first += strip) {
         const int64_t left = positions - first;
         const int64_t count = left < strip ? left : strip;
-        for (int64_t t = 0; t < count * depth + N; ++t) acc[t] = 0;
+        for (int64_t t = 0; t < count * folded_depth + N; ++t) acc[t] = 0;
         const auto for_each_tap = [&](const T* plane, auto add) {
           ForEachTap(problem, plane, src_steps, row_run, row / rows.num_phases,
                      col_run, first, count, add);
@@ -217,9 +229,11 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
         if (problem.folded) {
           for_each_tap(src_image, [&](const T* from, int64_t t, int64_t pixels,
                                       int64_t tap) {
-            AddRepeated<N>(from, pixels * depth, repeated + tap * depth * N,
-                           depth, acc + t * depth);
+            AddRepeated<N>(from, pixels * folded_depth,
+                           repeated + tap * folded_depth * N, folded_depth,
+                           acc + t * folded_depth);
           });
+          if (folded_depth > depth) AddGroups(count * depth, multiplier, acc);
         } else if (problem.backward) {
           for (int64_t q = 0; q < multiplier; ++q) {
             const int64_t k = channel * multiplier + q;

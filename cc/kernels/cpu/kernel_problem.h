@@ -165,6 +165,9 @@ inline constexpr int64_t kMaxTileChannels = 512;
 // The most tap columns of a problem with scattered tiles.
 inline constexpr int64_t kMaxScatteredTaps = 16;
 
+// The most channels of a pixel that are folded into the row.
+inline constexpr int64_t kMostFoldedChannels = 256;
+
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
 
