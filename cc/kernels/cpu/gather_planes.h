@@ -1,7 +1,7 @@
-// Forward op and input gradient for what suits no other kernel: fewer planes
-// than half a vector has lanes, or filters so large that nothing can be packed.
-// Vectors run along a row of a plane, or in NHWC, where that suits, of an
-// image: the few channels of its pixels are folded into the row.
+// Forward op and input gradient for what suits no other kernel: few planes,
+// pixels of few channels that see few taps, or filters so large that nothing
+// can be packed. Vectors run along a row of a plane or, in NHWC, of an image:
+// the few channels of its pixels are folded into the row.
 //
 // A unit of work is one dst row. It is computed in strips of one column phase:
 // within a phase every tap adds a shifted, scaled piece of the source row to a
@@ -185,10 +185,11 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
   const ImageSteps dst_steps =
       StepsOf(problem.channels_last, dst_depth, rows.dst_size, cols.dst_size);
   const int64_t col_phases = PhaseCount(cols);
-  // Planes of dst that are done together, the channels of their pixels and the
-  // filter.
+  // Planes of dst that are done together, and the sums of one of their pixels:
+  // with a multiplier those of a channel are added up in the end.
   const int64_t depth = problem.folded ? dst_depth : 1;
   const int64_t folded_depth = problem.folded ? filter_depth : 1;
+  const int64_t image_units = dst_depth / depth * rows.dst_size;
   A* const repeated = static_cast<A*>(scratch);
   if (problem.folded) {
     RepeatFilter<N>(filter, rows.filter_size * cols.filter_size, filter_depth,
@@ -198,8 +199,8 @@ void GatherPlanes(const GatherProblem& problem, const void* src_data,
 
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t row = unit % rows.dst_size;
-    const int64_t channel = unit / rows.dst_size % (dst_depth / depth);
-    const int64_t image = unit / rows.dst_size / (dst_depth / depth);
+    const int64_t channel = unit % image_units / rows.dst_size;
+    const int64_t image = unit / image_units;
     T* dst_row = dst + image * dst_steps.image + channel * dst_steps.channel +
                  row * dst_steps.row;
     const T* src_image = src + image * src_steps.image;
