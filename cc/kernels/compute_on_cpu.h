@@ -22,7 +22,10 @@ void ComputeDepthwiseConv(const ConvAttributes& attributes,
                           tensorflow::OpKernelContext* ctx) {
   ConvOperands operands;
   OP_REQUIRES_OK(ctx, ReadOperands<op>(attributes, ctx, &operands));
-  const CpuKernel kernel(op, ElementTypeOf<T>(), operands.geometry);
+  const Eigen::ThreadPoolDevice& device =
+      ctx->eigen_device<Eigen::ThreadPoolDevice>();
+  const CpuKernel kernel(op, ElementTypeOf<T>(), operands.geometry,
+                         device.numThreads());
   if (!kernel.has_work()) {
     operands.result->flat<T>().setZero();
     return;
@@ -34,8 +37,6 @@ void ComputeDepthwiseConv(const ConvAttributes& attributes,
     OP_REQUIRES_OK(ctx,
                    ctx->allocate_temp(tensorflow::DT_UINT8, shape, &workspace));
   }
-  const Eigen::ThreadPoolDevice& device =
-      ctx->eigen_device<Eigen::ThreadPoolDevice>();
   kernel.RunAll(
       operands.first->data(), operands.second->data(), operands.result->data(),
       workspace.data(), [&](int64_t units, double unit_cycles, auto do_units) {

@@ -19,7 +19,8 @@ namespace {
 
 void TestOp(Random& random, const Problem& problem, ConvOp op,
             ElementType type) {
-  const CpuKernel kernel(op, type, problem.geometry);
+  const CpuKernel kernel(op, type, problem.geometry,
+                         /*num_threads=*/1 + static_cast<int>(random() % 2));
   GuardedMemory workspace(static_cast<int64_t>(kernel.workspace_bytes()));
   CheckOp(random, problem, op, type, "cpu", false,
           [&](const void* first, const void* second, void* result) {
@@ -149,7 +150,8 @@ void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
        {ConvOp::kForward, ConvOp::kBackpropInput, ConvOp::kBackpropFilter}) {
-    const CpuKernel kernel(op, ElementType::kFloat32, geometry);
+    const CpuKernel kernel(op, ElementType::kFloat32, geometry,
+                           /*num_threads=*/1);
     CHECK_THAT(!kernel.has_work(), "no channels, no work");
   }
 }
@@ -160,12 +162,12 @@ void TestRunWritesZerosWithoutWork() {
     CHECK_THAT(false, "there is nothing to run");
   };
   std::vector<float> result(33, 1.0f);
-  RunCpuKernel(ConvOp::kBackpropInput, ElementType::kFloat32, geometry, nullptr,
-               nullptr, result.data(), nullptr, 0, never);
+  RunCpuKernel(ConvOp::kBackpropInput, ElementType::kFloat32, geometry, 1,
+               nullptr, nullptr, result.data(), nullptr, 0, never);
   CHECK_THAT(std::count(result.begin(), result.end(), 0.0f) == 32 &&
                  result.back() == 1.0f,
              "the result is of zeros, and nothing else");
-  RunCpuKernel(ConvOp::kForward, ElementType::kFloat32, geometry, nullptr,
+  RunCpuKernel(ConvOp::kForward, ElementType::kFloat32, geometry, 1, nullptr,
                nullptr, nullptr, nullptr, 0, never);
 }
 

@@ -27,6 +27,14 @@ int64_t StreamThreshold() {
   return threshold;
 }
 
+// What counts against the threshold. For one thread, a result that is larger
+// than its source counts twice: it is what fills the caches. More threads write
+// faster than one into the caches, but no faster past them.
+int64_t BytesInCaches(int64_t src_bytes, int64_t dst_bytes, int num_threads) {
+  return (num_threads > 1 ? src_bytes : std::max(src_bytes, dst_bytes)) +
+         dst_bytes;
+}
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 GatherPlan PlanAxis(const AxisGeometry& axis, bool backward) {
@@ -338,7 +346,8 @@ void* Scratch(size_t bytes) {
 
 }  // namespace
 
-CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
+CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
+                     int num_threads)
     : op_(op) {
   const AxisGeometry& rows = geometry.rows;
   const AxisGeometry& cols = geometry.cols;
@@ -350,11 +359,12 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
   if (op == ConvOp::kBackpropFilter) {
     PlanFilterGradient(geometry, type);
   } else {
-    PlanGather(geometry, type);
+    PlanGather(geometry, type, num_threads);
   }
 }
 
-void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
+void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
+                           int num_threads) {
   GatherProblem& problem = gather_;
   const bool backward = op_ == ConvOp::kBackpropInput;
   problem.backward = backward;
@@ -371,9 +381,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   const int64_t src_bytes = problem.batch * SrcDepth(problem) *
                             problem.rows.src_size * problem.cols.src_size *
                             SizeOf(type);
-  // A result that is larger than its source counts twice: it is what fills the
-  // caches.
-  const int64_t bytes = std::max(src_bytes, dst_bytes) + dst_bytes;
+  const int64_t bytes = BytesInCaches(src_bytes, dst_bytes, num_threads);
   problem.beyond_cache = bytes > StreamThreshold();
   problem.far_beyond = bytes / 5 * 2 > StreamThreshold();
 

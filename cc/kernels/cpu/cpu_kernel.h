@@ -17,7 +17,10 @@ namespace tf_dwgrad {
 
 class CpuKernel {
  public:
-  CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry);
+  // The result is the same for any `num_threads`, which is how many the caller
+  // may spread the units over.
+  CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
+            int num_threads);
 
   // False if the result is empty or all zeros, because some dimension is zero;
   // then there are no units and the caller writes the zeros.
@@ -61,7 +64,8 @@ class CpuKernel {
   }
 
  private:
-  void PlanGather(const ConvGeometry& geometry, ElementType type);
+  void PlanGather(const ConvGeometry& geometry, ElementType type,
+                  int num_threads);
   bool PlanCopiedGather(ElementType type);
   bool PlanPackedGather(ElementType type, int64_t lanes, int64_t accumulator);
   void PlanFilterGradient(const ConvGeometry& geometry, ElementType type);
