@@ -429,7 +429,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
     SplitChannels(&problem, dst_depth, parts * lanes,
                   DirectChannels(problem, kernels, type, lanes));
     problem.block_vectors *= parts;
-    problem.narrow = problem.narrow || CompetesForOneSet(problem, type);
+    problem.narrow = problem.strided
+                         ? problem.beyond_cache
+                         : problem.narrow || CompetesForOneSet(problem, type);
     // The filter and a tile of sums.
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors *
                                          (filter_taps + kMaxPositions) *
@@ -442,9 +444,18 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
         0.1);
     return;
   }
+  if (whole_vectors && !backward && problem.depth_multiplier > 1 &&
+      PlanMultipliedGather(lanes, accumulator)) {
+    gather_kernel_ = kernels.gather_multiplied[type_index];
+    num_units_ =
+        problem.num_blocks * problem.batch * problem.row_panels.num_panels;
+    set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_, 0.2);
+    return;
+  }
   problem.flat = !whole_vectors;
   problem.scattered = UsesScatteredTiles(
       problem, problem.cols.src_size * kernels.vector_bytes, 5);
+  problem.strided = UsesStridedTiles(problem);
   problem.tile_rows = TileRows(problem, kernels);
   if (PlanPackedGather(type, lanes, accumulator)) {
     gather_kernel_ = kernels.gather_packed[type_index];
@@ -505,6 +516,47 @@ bool CpuKernel::PlanCopiedGather(ElementType type) {
   return false;
 }
 
+// False if there are too many taps, or if a unit could not hold the source rows
+// of a dst row.
+bool CpuKernel::PlanMultipliedGather(int64_t lanes, int64_t accumulator) {
+  constexpr int64_t kFilterBytes = 32 << 10;
+  GatherProblem& problem = gather_;
+  const GatherPlan& rows = problem.rows;
+  const int64_t tap_bytes =
+      rows.filter_size * problem.cols.filter_size * lanes * accumulator;
+  // So many products cost as much as packing a source pixel; the fewer, the
+  // more source channels a vector meets.
+  const int64_t products = problem.depth_multiplier * 4 >= lanes ? 12 : 8;
+  if (rows.filter_size * problem.cols.filter_size >
+          products * rows.stride * problem.cols.stride ||
+      tap_bytes > kPanelBytes) {
+    return false;
+  }
+  SplitChannels(
+      &problem, DstDepth(problem), lanes,
+      std::clamp(kFilterBytes / tap_bytes * lanes, lanes, kMaxKeptChannels));
+  const int64_t row_bytes =
+      problem.cols.src_size * problem.in_depth * accumulator;
+  const int64_t limit = kPanelBytes / row_bytes;
+  const int64_t reach = (rows.filter_size - 1) * rows.dilation + 1;
+  PanelSplit& panels = problem.row_panels;
+  panels.positions = rows.dst_size;
+  panels.num_panels = 1;
+  if (rows.src_size > limit) {
+    if (limit < reach) return false;
+    panels.num_panels =
+        CeilDiv(rows.dst_size, (limit - reach) / rows.stride + 1);
+    panels.positions = CeilDiv(rows.dst_size, panels.num_panels);
+    panels.num_panels = CeilDiv(rows.dst_size, panels.positions);
+  }
+  const int64_t src_rows =
+      std::min(rows.src_size, (panels.positions - 1) * rows.stride + reach);
+  scratch_bytes_ =
+      static_cast<size_t>(problem.block_vectors * tap_bytes +
+                          src_rows * row_bytes + 2 * lanes * accumulator);
+  return true;
+}
+
 // False if the problem suits the packed gather badly or not at all.
 bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
                                  int64_t accumulator) {
@@ -523,15 +575,11 @@ bool CpuKernel::PlanPackedGather(ElementType type, int64_t lanes,
     problem.block_vectors = 1;
   } else {
     // A whole line of memory at least, of the source, too.
-    constexpr int64_t kMostLines = 4;
-    const int64_t line = std::max<int64_t>(lanes, 64 / SizeOf(type));
+    const int64_t line = std::max<int64_t>(lanes, kLineBytes / SizeOf(type));
     const int64_t lines =
-        problem.backward ? 1 : std::min(problem.depth_multiplier, kMostLines);
+        problem.backward ? 1
+                         : std::min(problem.depth_multiplier, kMostPackedLines);
     SplitChannels(&problem, DstDepth(problem), lanes, lines * line);
-    const int64_t last_block =
-        DstDepth(problem) - (problem.num_blocks - 1) * problem.channel_block;
-    problem.block_vectors =
-        CeilDiv(std::max(problem.channel_block, last_block), lanes);
   }
   const int64_t pixel_bytes =
       Passes(problem) * problem.block_vectors * lanes * accumulator;

@@ -67,6 +67,7 @@ class CpuKernel {
   void PlanGather(const ConvGeometry& geometry, ElementType type,
                   int num_threads);
   bool PlanCopiedGather(ElementType type);
+  bool PlanMultipliedGather(int64_t lanes, int64_t accumulator);
   bool PlanPackedGather(ElementType type, int64_t lanes, int64_t accumulator);
   void PlanFilterGradient(const ConvGeometry& geometry, ElementType type);
   bool PlanCopiedRows(int64_t element_bytes);

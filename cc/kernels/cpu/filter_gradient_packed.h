@@ -135,12 +135,13 @@ class PackedFilterGradient {
   // that of the image.
   void Pack(const Side& side, int64_t offset, int64_t count, A* to) const {
     const int64_t step = side.steps.col;
+    const PackedPixels<A> packed = {to, N, 0};
     if (problem_.channels_last && !problem_.flat) {
       const int64_t first = map_.channel[0] / side.repeats;
       const T* from =
           side.data + map_.image[0] * side.steps.image + offset + first;
       if (side.repeats == 1) {
-        PackNeighbours<N>(from, step, count, count, 1, to, 0);
+        PackNeighbours<N>(from, step, count, count, 1, packed);
         return;
       }
       LaneChoice<A, N> choice;
@@ -149,7 +150,7 @@ class PackedFilterGradient {
       }
       PackChosen<N>(from, step, count,
                     PixelsWithin(count * step - first, N, step, count), choice,
-                    to);
+                    packed);
       return;
     }
     if (step == 1 || (side.repeats == 1 && N % step == 0)) {
@@ -168,11 +169,11 @@ class PackedFilterGradient {
     ForEachStaged<N>(
         side.runs, side.data + offset, step, count, N,
         [&](const T* staged, int64_t pixels, int64_t first_staged) {
-          A* to_pixel = to + first_staged * N;
+          const PackedPixels<A> piece = packed.From(first_staged);
           if (side.repeats == 1) {
-            PackNeighbours<N>(staged, N, pixels, pixels, 1, to_pixel, 0);
+            PackNeighbours<N>(staged, N, pixels, pixels, 1, piece);
           } else {
-            PackChosen<N>(staged, N, pixels, pixels, choice, to_pixel);
+            PackChosen<N>(staged, N, pixels, pixels, choice, piece);
           }
         });
   }

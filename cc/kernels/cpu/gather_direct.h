@@ -12,19 +12,6 @@
 namespace tf_dwgrad {
 namespace {
 
-// Writes elements as large as accumulators past the caches, but for those at
-// the ends that share a line with others.
-template <int N, typename T>
-void StreamRun(const T* from, int64_t count, T* to) {
-  typedef Vector<typename AccumulatorOf<T>::type, N> V;
-  const uintptr_t past = reinterpret_cast<uintptr_t>(to) % sizeof(V);
-  int64_t i = 0;
-  const int64_t head = past == 0 ? 0 : (sizeof(V) - past) / sizeof(T);
-  for (; i < head && i < count; ++i) to[i] = from[i];
-  for (; i + N <= count; i += N) Stream(LoadBits<V>(from + i), to + i);
-  for (; i < count; ++i) to[i] = from[i];
-}
-
 // A unit of work is a tile row (one or two rows of a row phase) of one image
 // for one block of channels.
 template <typename Isa, int kMaxTaps, int kTileRows, typename T>
@@ -161,8 +148,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     }
     if (problem.strided) {
       sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
-      SumStridedRow<Isa, N, 3>(problem, tile.row, operands, channels, sums,
-                               move_on(dst_row));
+      SumStridedRow<Isa, N, 3>(problem, tile.row, 0, cols.dst_size, operands,
+                               channels, sums, move_on(dst_row));
       continue;
     }
     if (sums.dst_is_tile && phases_together) {

@@ -2,12 +2,13 @@
 // multiplier, any number of taps.
 //
 // A unit of work first copies the source pixels and the filter taps that it
-// needs into scratch memory, one vector of accumulators per pixel or tap. The
-// copy turns NCHW into vectors of channels, sets the filter channels of a depth
-// multiplier apart, widens 16-bit types once, and puts pixels whose distance in
-// the image is a large power of two, which would compete for few places in the
-// cache, next to each other. The tiles are then the same as those of the direct
-// gather. In NCHW the sums too are turned around on their way out.
+// needs into scratch memory, one or a few vectors of accumulators per pixel,
+// one per tap. The copy turns NCHW into vectors of channels, sets the filter
+// channels of a depth multiplier apart, widens 16-bit types once, and puts
+// pixels whose distance in the image is a large power of two, which would
+// compete for few places in the cache, next to each other. The tiles are then
+// the same as those of the direct gather. In NCHW the sums too are turned
+// around on their way out.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
@@ -122,17 +123,14 @@ class PackedGather {
       if (problem_.flat) {
         PackFlat();
         PlanPrefetch(unit + 1, end);
-        RunTiles<kMaxTaps, kTileRows>(0, packed_dst_);
+        RunTiles<kMaxTaps, kTileRows>(packed_dst_);
         UnpackFlat();
       } else {
         PackChannels(image);
-        T* dst = dst_ + image * dst_steps_.image +
-                 row_range_.first_dst * dst_steps_.row +
-                 col_range_.first_dst * dst_steps_.col + first_channel_;
-        for (int64_t vector = 0; vector < num_vectors_; ++vector) {
-          RunTiles<kMaxTaps, kTileRows>(vector,
-                                        dst + FirstLane<N>(vector, channels_));
-        }
+        RunTiles<kMaxTaps, kTileRows>(dst_ + image * dst_steps_.image +
+                                      row_range_.first_dst * dst_steps_.row +
+                                      col_range_.first_dst * dst_steps_.col +
+                                      first_channel_);
       }
     }
     if (stream_) FinishStreaming();
@@ -147,9 +145,11 @@ class PackedGather {
                              : dst_channel / problem_.depth_multiplier;
   }
 
-  A* PackedSrc(int64_t pass, int64_t vector) const {
-    return packed_src_ +
-           (pass * max_vectors_ + vector) * problem_.panel_pixels * N;
+  // The packed source from one of the block's channels on. Pixels are whole
+  // vectors apart.
+  PackedPixels<A> PackedSrc(int64_t channel) const {
+    return {packed_src_ + channel, num_vectors_ * N,
+            num_vectors_ * N * problem_.panel_pixels};
   }
 
   // Finds the channels of a block and packs its filter.
@@ -226,7 +226,7 @@ class PackedGather {
 
   void PackFlat() {
     const int64_t step = src_steps_.col;
-    const int64_t pass_step = max_vectors_ * problem_.panel_pixels * N;
+    const PackedPixels<A> packed = PackedSrc(0);
     const auto find_lanes = [&](int64_t pass, const T*(&lanes)[N]) {
       for (int lane = 0; lane < N; ++lane) {
         lanes[lane] = src_ + map_.image[lane] * src_steps_.image +
@@ -237,10 +237,9 @@ class PackedGather {
     if (step == 1 || (problem_.depth_multiplier == 1 && N % step == 0)) {
       for (int64_t pass = 0; pass < passes_; ++pass) {
         find_lanes(pass, lanes);
-        A* to = PackedSrc(pass, 0);
         ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
           PackLanes<N>(lanes, map_.used, offset, step, step, count,
-                       to + first * N);
+                       packed.At(first, pass));
         });
       }
       return;
@@ -249,7 +248,7 @@ class PackedGather {
       find_lanes(0, lanes);
       ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
         PackPasses<N>(lanes, offset, step, count, 0, passes_,
-                      packed_src_ + first * N, pass_step);
+                      packed.From(first));
       });
       return;
     }
@@ -262,12 +261,11 @@ class PackedGather {
       ForEachStaged<N>(
           src_runs_, src_ + offset, step, count, width,
           [&](const T* staged, int64_t pixels, int64_t first_staged) {
-            A* to = packed_src_ + (first + first_staged) * N;
+            const PackedPixels<A> piece = packed.From(first + first_staged);
             if (problem_.backward || problem_.depth_multiplier == 1) {
-              PackNeighbours<N>(staged, width, pixels, pixels, passes_, to,
-                                pass_step);
+              PackNeighbours<N>(staged, width, pixels, pixels, passes_, piece);
             } else {
-              PackChosen<N>(staged, width, pixels, pixels, choice, to);
+              PackChosen<N>(staged, width, pixels, pixels, choice, piece);
             }
           });
     });
@@ -363,17 +361,16 @@ class PackedGather {
     const int64_t multiplier = problem_.depth_multiplier;
     ForEachPiece([&](int64_t offset, int64_t count, int64_t first) {
       for (int64_t vector = 0; vector < num_vectors_; ++vector) {
-        const int64_t channel =
-            first_channel_ + FirstLane<N>(vector, channels_);
-        A* to = PackedSrc(0, vector) + first * N;
+        const int64_t lane = FirstLane<N>(vector, channels_);
+        const int64_t channel = first_channel_ + lane;
+        const PackedPixels<A> to = PackedSrc(lane).From(first);
         const int64_t src_channel = SrcChannel(channel, 0);
         const T* from = src + offset + src_channel;
         const int64_t left = count * step - src_channel;
         if (problem_.backward || multiplier == 1) {
           const int64_t readable =
               PixelsWithin(left, (N - 1) * passes_ + N, step, count);
-          PackNeighbours<N>(from, step, count, readable, passes_, to,
-                            max_vectors_ * problem_.panel_pixels * N);
+          PackNeighbours<N>(from, step, count, readable, passes_, to);
           continue;
         }
         LaneChoice<A, N> choice;
@@ -391,22 +388,23 @@ class PackedGather {
     });
   }
 
-  // All tiles of the panel for one vector of channels. D is A if dst is the
-  // packed panel, T if it is the image at the panel's first position.
+  // All tiles of the panel. D is A if dst is the packed panel, T if it is the
+  // image at the panel's first position.
   template <int kMaxTaps, int kTileRows, typename D>
-  void RunTiles(int64_t vector, D* dst) {
-    A panel[kMaxPositions * N];
+  void RunTiles(D* dst) {
+    A panel[kMaxPositions * (kMostPackedLines * kLineBytes / sizeof(T) + N)];
+    const PackedPixels<A> packed = PackedSrc(0);
     Operands<A> operands;
-    operands.src = PackedSrc(0, vector);
+    operands.src = packed.first;
     operands.first_row = row_range_.sources.first;
     operands.first_col = col_range_.sources.first;
     operands.row_pitch = row_range_.sources.pitch;
-    operands.src_row_step = col_range_.sources.count * N;
-    operands.src_col_step = N;
-    operands.src_pass_step = max_vectors_ * problem_.panel_pixels * N;
-    operands.filter = packed_filter_ + vector * taps_ * N;
+    operands.src_row_step = col_range_.sources.count * packed.pixel_step;
+    operands.src_col_step = packed.pixel_step;
+    operands.src_pass_step = packed.pass_step;
+    operands.filter = packed_filter_;
     operands.filter_tap_step = N;
-    operands.filter_vector_step = 0;
+    operands.filter_vector_step = taps_ * N;
     operands.filter_pass_step = max_vectors_ * taps_ * N;
     operands.passes = passes_;
 
@@ -444,13 +442,18 @@ class PackedGather {
         const auto convert = [&](D* to) {
           return [=](int64_t position, int64_t positions, int64_t step) {
             if constexpr (sizeof(D) != sizeof(A)) {
-              for (int row = 0; row < tile_rows; ++row) {
-                for (int64_t i = 0; i < positions; ++i) {
-                  Access<D, N>::Store(
-                      Access<A, N>::Load(sums.panel + (row * step + i) * N),
-                      to + row * sums.row_step +
-                          (position + i) * sums.col_step);
+              const A* from = sums.panel;
+              for (int64_t vector = 0; vector < num_vectors_; ++vector) {
+                D* to_vector = to + FirstLane<N>(vector, channels_);
+                for (int row = 0; row < tile_rows; ++row) {
+                  for (int64_t i = 0; i < positions; ++i) {
+                    Access<D, N>::Store(
+                        Access<A, N>::Load(from + (row * step + i) * N),
+                        to_vector + row * sums.row_step +
+                            (position + i) * sums.col_step);
+                  }
                 }
+                from += tile_rows * step * N;
               }
             }
           };
@@ -461,7 +464,15 @@ class PackedGather {
           SumScatteredRow<Isa, N>(problem_, tile.row_run, tile.row,
                                   col_range_.first_dst,
                                   col_range_.first_dst + col_range_.dst_count,
-                                  operands, N, sums, convert(to));
+                                  operands, channels_, sums, convert(to));
+          continue;
+        }
+        if (problem_.strided) {
+          D* to = dst_row - col_range_.first_dst * col_step;
+          sums.dst = DirectResult(to);
+          SumStridedRow<Isa, N, 3>(problem_, tile.row, col_range_.begin,
+                                   col_range_.end, operands, channels_, sums,
+                                   convert(to));
           continue;
         }
         for (int64_t phase = 0; phase < PhaseCount(cols_); ++phase) {
@@ -475,8 +486,8 @@ class PackedGather {
                   (phase - col_range_.begin * cols_.num_phases) * col_step;
           sums.dst = DirectResult(to);
           SumTileRow<Isa, N, kMaxTaps, kTileRows>(
-              problem_, tile, tile_rows, col_range_.begin, end, operands, N,
-              sums, convert(to));
+              problem_, tile, tile_rows, col_range_.begin, end, operands,
+              channels_, sums, convert(to));
         }
       }
     }

@@ -200,8 +200,8 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
   block.src = src_row + src_col * block.src_col_step;
   if (block.prefetch != nullptr) block.prefetch += src_col * block.src_col_step;
   int64_t tiles = 1;
-  if (!sums.dst_is_tile && src_col >= 0 && left >= kCols &&
-      block.window.end == kPixels) {
+  if (sums.dst != nullptr && !sums.dst_is_tile && src_col >= 0 &&
+      left >= kCols && block.window.end == kPixels) {
     tiles = (cols.src_size - src_col - kPixels) / (kCols * kStride) + 1;
     if (tiles > left / kCols) tiles = left / kCols;
   }
@@ -216,15 +216,16 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
   return tiles;
 }
 
-// A row of such tiles, position `row` of the result.
+// The positions [begin, end) of row `row`. `sums` are those of column 0; see
+// SumTileRow.
 template <typename Isa, int N, int kTaps, typename S, typename Done>
-void SumStridedRow(const GatherProblem& problem, int64_t row,
-                   const Operands<S>& operands, int64_t channels,
+void SumStridedRow(const GatherProblem& problem, int64_t row, int64_t begin,
+                   int64_t end, const Operands<S>& operands, int64_t channels,
                    TileSums<S> sums, Done done) {
   const GatherPlan& rows = problem.rows;
-  const GatherPlan& cols = problem.cols;
   TapBlock<S> block;
-  block.src_row_step = rows.dilation * operands.src_row_step;
+  block.src_row_step =
+      rows.dilation / operands.row_pitch * operands.src_row_step;
   block.src_col_step = operands.src_col_step;
   block.filter = operands.filter;
   block.filter_row_step = kTaps * operands.filter_tap_step;
@@ -237,9 +238,11 @@ void SumStridedRow(const GatherProblem& problem, int64_t row,
       StepsInside(first_row, rows.dilation, rows.src_size, rows.filter_size);
   block.begin_row = src_rows.begin;
   block.end_row = src_rows.end;
-  const S* src_row =
-      operands.src +
-      (first_row + block.begin_row * rows.dilation) * operands.src_row_step;
+  const int64_t first_src_row =
+      (first_row + block.begin_row * rows.dilation - operands.first_row) /
+      operands.row_pitch;
+  const S* src_row = operands.src + first_src_row * operands.src_row_step -
+                     operands.first_col * operands.src_col_step;
   // Each row is the first to meet two.
   const int64_t pixel_bytes = operands.src_col_step * sizeof(S);
   const bool along_row =
@@ -256,9 +259,11 @@ void SumStridedRow(const GatherProblem& problem, int64_t row,
   S* const dst = sums.dst;
   const auto sum_tiles = [&](auto tile_cols) {
     constexpr int kCols = decltype(tile_cols)::kValue;
-    for (int64_t col = 0; col < cols.dst_size;) {
-      if (!sums.dst_is_tile) sums.dst = dst + col * sums.col_step;
-      const int64_t left = cols.dst_size - col;
+    for (int64_t col = begin; col < end;) {
+      if (dst != nullptr && !sums.dst_is_tile) {
+        sums.dst = dst + col * sums.col_step;
+      }
+      const int64_t left = end - col;
       sums.cols = left < kCols ? left : kCols;
       const int64_t tiles = SumStridedTiles<N, kCols, kTaps>(
           problem, block, src_row, col, left, channels, sums);
@@ -266,7 +271,7 @@ void SumStridedRow(const GatherProblem& problem, int64_t row,
       col += tiles * kCols;
     }
   };
-  if (problem.beyond_cache) {
+  if (problem.narrow) {
     sum_tiles(Int<kStreamedCols>());
   } else {
     sum_tiles(Int<Isa::kPairCols>());

@@ -141,6 +141,7 @@ struct KernelTable {
   bool pair_blocks;   // and, if this holds, with more than max_taps.
   bool takes_apart;   // bfloat16; see EvenOddBFloat16
   GatherKernel gather_direct[kNumElementTypes];
+  GatherKernel gather_multiplied[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
   FilterGradientKernel filter_gradient_direct[kNumElementTypes];
@@ -154,6 +155,9 @@ struct KernelTable {
 inline constexpr int kFewTaps = 9;
 inline constexpr int64_t kTileCols = 56;
 
+// Of cache and memory.
+inline constexpr int64_t kLineBytes = 64;
+
 // The largest channel_block of a direct gather whose sums are kept between
 // blocks of taps, and of one whose sums go straight to dst.
 inline constexpr int64_t kMaxKeptChannels = 256;
@@ -161,6 +165,10 @@ inline constexpr int64_t kMaxChannelBlock = 2048;
 
 // Tiles of so many channels are too large to move on by way of the first cache.
 inline constexpr int64_t kMaxTileChannels = 512;
+
+// Blocks of a packed gather have at most so many lines of dst, and what is less
+// than a vector.
+inline constexpr int64_t kMostPackedLines = 4;
 
 // The most tap columns of a problem with scattered tiles.
 inline constexpr int64_t kMaxScatteredTaps = 16;
@@ -170,9 +178,6 @@ inline constexpr int64_t kMostFoldedChannels = 256;
 
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
-
-// Of cache and memory.
-inline constexpr int64_t kLineBytes = 64;
 
 // From a pixel to the next where blocks of so many channels, whole lines of
 // them, are copied: an odd number of lines, so that pixels spread over the

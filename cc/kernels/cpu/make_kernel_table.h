@@ -24,6 +24,7 @@
 #include "cc/kernels/cpu/filter_gradient_packed.h"
 #include "cc/kernels/cpu/filter_gradient_planes.h"
 #include "cc/kernels/cpu/gather_direct.h"
+#include "cc/kernels/cpu/gather_multiplied.h"
 #include "cc/kernels/cpu/gather_packed.h"
 #include "cc/kernels/cpu/gather_planes.h"
 #include "cc/kernels/cpu/kernel_problem.h"
@@ -35,6 +36,7 @@ template <typename Isa, typename T>
 constexpr void AddKernels(ElementType type, KernelTable* table) {
   const int slot = static_cast<int>(type);
   table->gather_direct[slot] = GatherDirect<Isa, T>;
+  table->gather_multiplied[slot] = GatherMultiplied<Isa, T>;
   table->gather_packed[slot] = GatherPacked<Isa, T>;
   table->gather_planes[slot] = GatherPlanes<Isa, T>;
   table->filter_gradient_direct[slot] = FilterGradientDirect<Isa, T>;
@@ -51,6 +53,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kPairMaxTaps,
           Isa::kPairBlocks,
           Isa::kTakesApart,
+          {},
           {},
           {},
           {},

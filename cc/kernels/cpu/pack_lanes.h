@@ -107,16 +107,32 @@ inline int64_t PixelsWithin(int64_t total, int64_t reach, int64_t step,
   return pixels < count ? pixels : count;
 }
 
-// Packs pixels at distance `step` lane by lane.
+// Where packed pixels go, in accumulators.
+template <typename A>
+struct PackedPixels {
+  A* first;
+  int64_t pixel_step;
+  int64_t pass_step;
+
+  A* At(int64_t pixel, int64_t pass = 0) const {
+    return first + pixel * pixel_step + pass * pass_step;
+  }
+  PackedPixels From(int64_t pixel) const {
+    return {At(pixel), pixel_step, pass_step};
+  }
+};
+
+// Packs pixels [begin, end) at distance `step`, of pass `pass`, lane by lane.
 template <int N, typename T, typename A>
 inline void PackEachLane(const T* const (&lanes)[N], int64_t offset,
-                         int64_t step, int64_t count, A* to) {
-  for (int64_t pixel = 0; pixel < count; ++pixel) {
+                         int64_t step, int64_t begin, int64_t end, int64_t pass,
+                         const PackedPixels<A>& to) {
+  for (int64_t pixel = begin; pixel < end; ++pixel) {
     T gathered[N];
     for (int lane = 0; lane < N; ++lane) {
-      gathered[lane] = lanes[lane][offset + pixel * step];
+      gathered[lane] = lanes[lane][offset + pixel * step + pass];
     }
-    Access<A, N>::Store(Access<T, N>::Load(gathered), to + pixel * N);
+    Access<A, N>::Store(Access<T, N>::Load(gathered), to.At(pixel, pass));
   }
 }
 
@@ -148,7 +164,7 @@ void PackLanes(const T* const (&lanes)[N], int used, int64_t offset,
   if (step == block && count * block >= N && WithPowerBelow<N>(block, pack)) {
     return;
   }
-  PackEachLane<N>(lanes, offset, step, count, to);
+  PackEachLane<N>(lanes, offset, step, 0, count, 0, PackedPixels<A>{to, N, 0});
 }
 
 // The way back, for the first `used` lanes.
@@ -196,8 +212,8 @@ void UnpackLanes(const A* from, int64_t count, T* const (&lanes)[N], int used,
 // pixels, N elements may be read from there.
 template <int N, typename T, typename A>
 void PackPasses(const T* const (&lanes)[N], int64_t offset, int64_t step,
-                int64_t count, int64_t readable, int64_t passes, A* to,
-                int64_t pass_step) {
+                int64_t count, int64_t readable, int64_t passes,
+                const PackedPixels<A>& to) {
   const auto load = [&](int64_t element, Vector<A, N>(&square)[N]) {
 #pragma GCC unroll 16
     for (int lane = 0; lane < N; ++lane) {
@@ -210,14 +226,13 @@ void PackPasses(const T* const (&lanes)[N], int64_t offset, int64_t step,
       const int64_t element = FirstLane<N>(index, count * passes);
       Vector<A, N> square[N];
       load(element, square);
-      int64_t pass = element % passes;
-      A* to_pixel = to + element / passes * N;
+      int64_t pass = element % passes, pixel = element / passes;
 #pragma GCC unroll 16
       for (int i = 0; i < N; ++i) {
-        Access<A, N>::Store(square[i], to_pixel + pass * pass_step);
+        Access<A, N>::Store(square[i], to.At(pixel, pass));
         if (++pass == passes) {
           pass = 0;
-          to_pixel += N;
+          ++pixel;
         }
       }
     }
@@ -232,21 +247,20 @@ void PackPasses(const T* const (&lanes)[N], int64_t offset, int64_t step,
 #pragma GCC unroll 16
       for (int i = 0; i < N; ++i) {
         if (i >= passes) break;
-        Access<A, N>::Store(square[i], to + (pass + i) * pass_step + pixel * N);
+        Access<A, N>::Store(square[i], to.At(pixel, pass + i));
       }
     }
   }
   for (int64_t pass = 0; pass < passes; ++pass) {
-    PackEachLane<N>(lanes, offset + readable * step + pass, step,
-                    count - readable, to + pass * pass_step + readable * N);
+    PackEachLane<N>(lanes, offset, step, readable, count, pass, to);
   }
 }
 
 // The same if the passes of lane l + 1 follow those of lane l.
 template <int N, typename T, typename A>
 void PackNeighbours(const T* from, int64_t step, int64_t count,
-                    int64_t readable, int64_t passes, A* to,
-                    int64_t pass_step) {
+                    int64_t readable, int64_t passes,
+                    const PackedPixels<A>& to) {
   const auto split = [&](auto all_passes) {
     constexpr int kPasses = decltype(all_passes)::kValue;
     for (int64_t pixel = 0; pixel < count; ++pixel) {
@@ -258,7 +272,7 @@ void PackNeighbours(const T* from, int64_t step, int64_t count,
       if constexpr (kPasses > 1) Deinterleave<A, N, kPasses>(vectors);
 #pragma GCC unroll 16
       for (int pass = 0; pass < kPasses; ++pass) {
-        Access<A, N>::Store(vectors[pass], to + pass * pass_step + pixel * N);
+        Access<A, N>::Store(vectors[pass], to.At(pixel, pass));
       }
     }
   };
@@ -271,22 +285,21 @@ void PackNeighbours(const T* from, int64_t step, int64_t count,
   }
   const T* lanes[N];
   for (int lane = 0; lane < N; ++lane) lanes[lane] = from + lane * passes;
-  PackPasses<N>(lanes, 0, step, count, readable, passes, to, pass_step);
+  PackPasses<N>(lanes, 0, step, count, readable, passes, to);
 }
 
 // Packs pixels of which lane l is element choice.from[l].
 template <int N, typename T, typename A>
 void PackChosen(const T* from, int64_t step, int64_t count, int64_t readable,
-                const LaneChoice<A, N>& choice, A* to) {
+                const LaneChoice<A, N>& choice, const PackedPixels<A>& to) {
   for (int64_t pixel = 0; pixel < readable; ++pixel) {
     Access<A, N>::Store(
         Choose<A, N>(Access<T, N>::Load(from + pixel * step), choice),
-        to + pixel * N);
+        to.At(pixel));
   }
   const T* lanes[N];
   for (int lane = 0; lane < N; ++lane) lanes[lane] = from + choice.from[lane];
-  PackEachLane<N>(lanes, readable * step, step, count - readable,
-                  to + readable * N);
+  PackEachLane<N>(lanes, 0, step, readable, count, 0, to);
 }
 
 // Runs are copied to and from a few pixels of memory, of which every lane has

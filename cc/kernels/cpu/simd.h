@@ -219,6 +219,27 @@ struct Access<BFloat16, N> {
   }
 };
 
+// Four elements in the first lanes; what the others hold is not defined.
+template <int N, typename A>
+inline Vector<A, N> LoadFour(const A* from) {
+#if defined(__AVX512F__)
+  // With a mask and not widened, because GCC warns of a variable in those.
+  if constexpr (N == 16) {
+    return BitCast<Vector<A, N>>(
+        _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(from)));
+  } else if constexpr (N == 8 && sizeof(A) == 8) {
+    return BitCast<Vector<A, N>>(
+        _mm512_maskz_broadcast_f64x4(0xff, _mm256_loadu_pd(from)));
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (N == 8 && sizeof(A) == 4) {
+    return BitCast<Vector<A, N>>(_mm256_zextps128_ps256(_mm_loadu_ps(from)));
+  }
+#endif
+  return Access<A, N>::Load(from);
+}
+
 // BFloat16 read a register at a time: it makes two vectors of floats, one of
 // the elements at even places and one of those at odd places. Each takes a
 // single cheap operation, where widening neighbours takes a permutation as
@@ -315,6 +336,19 @@ inline void FinishStreaming() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
+}
+
+// Writes elements as large as accumulators past the caches, but for those at
+// the ends that share a line with others.
+template <int N, typename T>
+void StreamRun(const T* from, int64_t count, T* to) {
+  typedef Vector<typename AccumulatorOf<T>::type, N> V;
+  const uintptr_t past = reinterpret_cast<uintptr_t>(to) % sizeof(V);
+  int64_t i = 0;
+  const int64_t head = past == 0 ? 0 : (sizeof(V) - past) / sizeof(T);
+  for (; i < head && i < count; ++i) to[i] = from[i];
+  for (; i + N <= count; i += N) Stream(LoadBits<V>(from + i), to + i);
+  for (; i < count; ++i) to[i] = from[i];
 }
 
 // The first `lanes` elements; the other lanes are zero.
