@@ -38,7 +38,7 @@ struct ComingPixels {
     const int64_t count = shares > 1 ? pixels / shares : pixels;
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t c = 0; c < channels; c += kLine) {
-        __builtin_prefetch(src + c);
+        __builtin_prefetch(src + c, 0, 2);
       }
       src += depth;
     }

@@ -215,6 +215,16 @@ bool UsesStridedTiles(const GatherProblem& problem) {
          problem.rows.filter_size <= 3;
 }
 
+// Whether a vector is a line of memory and pixels end within one, so that what
+// is written past the caches begins or ends in the middle of lines. A CPU waits
+// for the rest of eight of those or so; a ninth costs as much as twenty lines.
+bool LeavesLinesOpen(const GatherProblem& problem, const KernelTable& kernels,
+                     ElementType type) {
+  return problem.beyond_cache && kernels.vector_bytes == kLineBytes &&
+         problem.in_depth >= kMaxTileChannels &&
+         problem.in_depth * SizeOf(type) % kLineBytes != 0;
+}
+
 // Of what the last cache does not hold, tiles are narrow: the fewer pixels are
 // followed through their channels, the better is the CPU at reading ahead.
 // Tiles that are moved on are not: that takes its time for each.
@@ -411,7 +421,8 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
     problem.strided = UsesStridedTiles(problem);
-    problem.narrow = UsesNarrowTiles(problem, lanes);
+    problem.narrow = UsesNarrowTiles(problem, lanes) ||
+                     LeavesLinesOpen(problem, kernels, type);
     problem.takes_apart = kernels.takes_apart &&
                           type == ElementType::kBFloat16 &&
                           IsWorthTakingApart(dst_depth, 2 * lanes);

@@ -321,7 +321,7 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
       }
     }
     constexpr int kNarrow = Isa::kNarrowCols;
-    if (left <= kNarrow || left == 2 * kNarrow) {
+    if (problem.narrow || left <= kNarrow || left == 2 * kNarrow) {
       run(Int<1>(), Int<kNarrow>());
     } else {
       run(Int<1>(), Int<Isa::kWideCols>());
@@ -464,7 +464,7 @@ void SumScatteredRow(const GatherProblem& problem, const TapRun& row_run,
       done(col, sums.cols, kCols);
       col += kCols;
     };
-    if (end - col <= Isa::kNarrowCols) {
+    if (problem.narrow || end - col <= Isa::kNarrowCols) {
       run(Int<Isa::kNarrowCols>());
     } else {
       run(Int<Isa::kWideCols>());

@@ -43,7 +43,7 @@ struct GatherProblem {
   int64_t tile_rows;
   int64_t most_taps;  // neighbouring tap columns that reach a position
   bool takes_apart;   // see EvenOddBFloat16
-  bool narrow;     // tiles of two rows have kPairNarrowCols positions in each
+  bool narrow;     // tiles have kPairNarrowCols or kNarrowCols positions a row
   bool strided;    // tiles see windows that move by stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   bool copied;     // see CopiedGather; row_panels are of its units

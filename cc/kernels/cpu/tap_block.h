@@ -259,7 +259,9 @@ inline int64_t PixelsAhead(int64_t pixel_bytes) {
   return kBytes > kPixels * pixel_bytes ? kBytes / pixel_bytes : kPixels;
 }
 
-// Prefetches the pixels of a tile, to write them if kWrite.
+// Prefetches the pixels of a tile, to write them if kWrite. What will be read
+// comes as far as the second cache only: a first cache waits for few lines at a
+// time, too few for memory, and would have to make room.
 template <int kRows, int kCols, bool kWrite, typename S>
 inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
                                                         int64_t row_step,
@@ -269,7 +271,7 @@ inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
     const Columns<kCols, const S> columns(tile + row * row_step, col_step);
 #pragma GCC unroll 16
     for (int col = 0; col < kCols; ++col) {
-      __builtin_prefetch(columns[col], kWrite);
+      __builtin_prefetch(columns[col], kWrite, kWrite ? 3 : 2);
     }
   }
 }
