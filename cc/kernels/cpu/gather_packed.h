@@ -280,7 +280,7 @@ class PackedGather {
     template <bool kWrite>
     void Prefetch() {
       for (int64_t i = 0; i < lines_per_call && lines > 0; ++i, --lines) {
-        __builtin_prefetch(next, kWrite);
+        __builtin_prefetch(next, kWrite, kWrite ? 3 : 2);
         next += 64;
       }
     }
