@@ -51,20 +51,20 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   // If every vector of every pixel is aligned, tiles go straight past the
   // caches, otherwise by way of a tile in cache. If vectors begin in the middle
   // of a line, so do tiles that would be too large for the first cache, where
-  // only every other pixel leaves lines open (see LeavesLinesOpen). Pixels share
-  // lines then, which must be written together: where the phases of a stride
-  // take turns, tiles go through the caches, unless there are two phases only,
-  // which can share a tile; that pays where no line would still be there.
+  // only every other pixel leaves lines open (see LeavesLinesOpen). Pixels
+  // share lines then, which must be written together: where the phases of a
+  // stride take turns, tiles go through the caches, unless there are two phases
+  // only, which can share a tile; that pays where no line would still be there.
   const bool stream = problem.beyond_cache && kCanStream<T>;
   const bool together = !problem.backward || cols.stride == 1;
   const bool phases_together =
       problem.far_beyond && cols.pitch == 1 && col_phases == 2;
   constexpr int kVectorBytes = kLanes * sizeof(T);
   const bool alternate = sums.col_step * sizeof(T) % kLineBytes != 0;
-  const int aligned_bytes = kVectorBytes == 64 && depth >= kMaxTileChannels &&
-                                    together && alternate
-                                ? kVectorBytes / 2
-                                : kVectorBytes;
+  const int aligned_bytes =
+      kVectorBytes == 64 && depth >= kMaxTileChannels && together && alternate
+          ? kVectorBytes / 2
+          : kVectorBytes;
   sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
   // Tiles of 16-bit types are too short for the second step.

@@ -80,6 +80,15 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
   block.filter_vector_step = operands.filter_vector_step;
   block.first = true;
 
+  // The next tile to the right is prefetched, or, by the last one of a row, the
+  // first one of the next. In a row of few tiles that is no gain.
+  constexpr int64_t kManyCols = 64;
+  const bool along_rows =
+      operands.prefetch_rows > 0 && cols.pitch == 1 &&
+      PhaseSize(cols, 0) >= kManyCols &&
+      !StaysForNextRow(operands.src_row_step * int64_t{sizeof(S)});
+  const bool along_row = along_rows && tile.col + kCols < PhaseSize(cols, 0);
+
   // A block is added when the next one is known, so that the last one can go
   // straight to dst.
   TapBlock<S> pending = block;
@@ -109,8 +118,8 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
       int64_t src_row =
           row_base + src_rows.begin * rows.pitch - operands.first_row;
       if (operands.row_pitch != 1) src_row /= operands.row_pitch;
-      const int64_t next_row =
-          row_base + (row_run.num_taps + kRows - 1) * rows.pitch;
+      const int64_t window_rows = row_run.num_taps + kRows - 1;
+      const int64_t next_row = row_base + window_rows * rows.pitch;
       const bool prefetch =
           next_row + (kRows - 1) * rows.pitch < operands.prefetch_rows;
 
@@ -133,13 +142,18 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
           block.filter = filter + (row_run.first_tap * cols.filter_size +
                                    col_run.first_tap + first * cols.tap_step) *
                                       operands.filter_tap_step;
-          block.prefetch =
-              prefetch && first == 0
-                  ? block.src +
-                        (row_run.num_taps + kRows - 1 - src_rows.begin) *
-                            block.src_row_step +
-                        (taps - 1) * block.src_col_step
-                  : nullptr;
+          block.prefetch = nullptr;
+          if (first == 0 && along_row && src_rows.end == window_rows) {
+            block.prefetch =
+                block.src +
+                (window_rows - kRows - src_rows.begin) * block.src_row_step +
+                (taps - 1 + kCols) * block.src_col_step;
+          } else if (first == 0 && prefetch) {
+            block.prefetch =
+                block.src +
+                (window_rows - src_rows.begin) * block.src_row_step +
+                (along_rows ? -tile.col : taps - 1) * block.src_col_step;
+          }
           pending = block;
           pending_taps = taps;
           have_pending = true;

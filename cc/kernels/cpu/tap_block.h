@@ -32,8 +32,8 @@ struct TapBlock {
   int64_t begin_row;  // r + m. Source rows [begin_row, end_row) exist.
   int64_t end_row;
   TapRange window;  // the window's columns that exist
-  // Where the next tile down finds its first pixel that this one does not need,
-  // or null.
+  // Where the tile that is prefetched finds its first pixel that this one does
+  // not need, or null.
   const S* prefetch;
   bool first;  // the sums start at zero
 };
@@ -247,11 +247,15 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
 }
 
 // Of what a tile is the first of its row of tiles to meet, later tiles are
-// prefetched: those of the same row, so many pixels on, or those of the next
-// row. The former is better if a row would not stay in the second cache so
-// long, and where pixels are short enough for the CPU to read ahead by itself.
+// prefetched: those of the same row, or those of the next row. The former is
+// better if a row would not stay in the second cache so long,
+inline bool StaysForNextRow(int64_t row_bytes) {
+  return row_bytes <= 128 << 10;
+}
+// and, where a stride passes pixels quickly, so many of them on, if they are
+// short enough for the CPU to read ahead by itself.
 inline bool PrefetchesAlongRow(int64_t pixel_bytes, int64_t row_bytes) {
-  return pixel_bytes < 1024 || row_bytes > 128 << 10;
+  return pixel_bytes < 1024 || !StaysForNextRow(row_bytes);
 }
 inline int64_t PixelsAhead(int64_t pixel_bytes) {
   constexpr int64_t kBytes = 6 << 10;
