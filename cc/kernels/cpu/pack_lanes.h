@@ -256,6 +256,9 @@ void PackPasses(const T* const (&lanes)[N], int64_t offset, int64_t step,
   }
 }
 
+// How many pixels ahead.
+constexpr int64_t kPixelsAhead = 16;
+
 // The same if the passes of lane l + 1 follow those of lane l.
 template <int N, typename T, typename A>
 void PackNeighbours(const T* from, int64_t step, int64_t count,
@@ -263,7 +266,16 @@ void PackNeighbours(const T* from, int64_t step, int64_t count,
                     const PackedPixels<A>& to) {
   const auto split = [&](auto all_passes) {
     constexpr int kPasses = decltype(all_passes)::kValue;
+    // Pieces of pixels that lie apart do not come by themselves.
+    const bool prefetch = step > kPasses * N;
     for (int64_t pixel = 0; pixel < count; ++pixel) {
+      if (prefetch) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kPasses; ++i) {
+          __builtin_prefetch(from + (pixel + kPixelsAhead) * step + i * N, 0,
+                             2);
+        }
+      }
       Vector<A, N> vectors[kPasses];
 #pragma GCC unroll 16
       for (int i = 0; i < kPasses; ++i) {
