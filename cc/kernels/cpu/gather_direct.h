@@ -110,7 +110,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     }
     // Below the last row of an image the next one begins.
     operands.prefetch_rows =
-        problem.beyond_cache ? rows.src_size * (problem.batch - image) : 0;
+        problem.prefetch ? rows.src_size * (problem.batch - image) : 0;
     T* dst_row =
         dst +
         ((image * rows.dst_size + row_phase + tile.row * rows.num_phases) *

@@ -34,6 +34,7 @@ struct GatherProblem {
   bool channels_last;
   bool beyond_cache;  // src and dst together
   bool far_beyond;    // not even a good part of them stays
+  bool prefetch;      // source rows before their turn, into the second cache
   // The channels of an image are cut into blocks, the last of which takes what
   // is left and may be a vector longer. If `flat`, blocks are of a vector of
   // dst planes instead, that is, of all channels of all images in turn.
