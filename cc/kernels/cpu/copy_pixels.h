@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/simd.h"
 
 namespace tf_dwgrad {
 namespace {
@@ -38,7 +39,7 @@ struct ComingPixels {
     const int64_t count = shares > 1 ? pixels / shares : pixels;
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t c = 0; c < channels; c += kLine) {
-        __builtin_prefetch(src + c, 0, 2);
+        PrefetchToRead(src + c);
       }
       src += depth;
     }

@@ -280,7 +280,11 @@ class PackedGather {
     template <bool kWrite>
     void Prefetch() {
       for (int64_t i = 0; i < lines_per_call && lines > 0; ++i, --lines) {
-        __builtin_prefetch(next, kWrite, kWrite ? 3 : 2);
+        if (kWrite) {
+          PrefetchToWrite(next);
+        } else {
+          PrefetchToRead(next);
+        }
         next += 64;
       }
     }

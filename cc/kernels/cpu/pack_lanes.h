@@ -272,8 +272,7 @@ void PackNeighbours(const T* from, int64_t step, int64_t count,
       if (prefetch) {
 #pragma GCC unroll 16
         for (int i = 0; i < kPasses; ++i) {
-          __builtin_prefetch(from + (pixel + kPixelsAhead) * step + i * N, 0,
-                             2);
+          PrefetchToRead(from + (pixel + kPixelsAhead) * step + i * N);
         }
       }
       Vector<A, N> vectors[kPasses];

@@ -105,8 +105,7 @@ inline __attribute__((always_inline)) void PrefetchColumns(const S* first,
                                                            int64_t step) {
   const Columns<kColumns, const S> columns(first, step);
 #pragma GCC unroll 32
-  for (int col = 0; col < kColumns; ++col)
-    __builtin_prefetch(columns[col], 0, 2);
+  for (int col = 0; col < kColumns; ++col) PrefetchToRead(columns[col]);
 }
 
 // What the next rows need, as far as they lie behind a group of columns.

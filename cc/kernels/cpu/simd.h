@@ -297,6 +297,17 @@ inline Vector<uint32_t, N> JoinEvenOdd(Vector<float, N> even,
          (RoundToBFloat16<N>(odd) & 0xffff0000u);
 }
 
+// Brings a line that will be read as far as the second cache: the first waits
+// for few lines at a time, too few for memory, and would have to make room.
+inline void PrefetchToRead(const void* line) {
+  __builtin_prefetch(line, /*rw=*/0, /*locality=*/2);
+}
+
+// One that will be written comes into the first.
+inline void PrefetchToWrite(const void* line) {
+  __builtin_prefetch(line, /*rw=*/1, /*locality=*/3);
+}
+
 // A store past the caches to an address that is a multiple of the vector's
 // size, or, of vectors of 64 bytes, of half of it: the line is neither read
 // first nor kept. Needs FinishStreaming before another thread may read it.

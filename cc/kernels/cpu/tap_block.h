@@ -248,12 +248,12 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
 
 // Of what a tile is the first of its row of tiles to meet, later tiles are
 // prefetched: those of the same row, or those of the next row. The former is
-// better if a row would not stay in the second cache so long,
+// better if a row would not stay in the second cache so long.
 inline bool StaysForNextRow(int64_t row_bytes) {
   return row_bytes <= 128 << 10;
 }
-// and, where a stride passes pixels quickly, so many of them on, if they are
-// short enough for the CPU to read ahead by itself.
+// Where a stride passes pixels quickly it is so many of them on, also if they
+// are short enough for the CPU to read ahead by itself.
 inline bool PrefetchesAlongRow(int64_t pixel_bytes, int64_t row_bytes) {
   return pixel_bytes < 1024 || !StaysForNextRow(row_bytes);
 }
@@ -263,9 +263,7 @@ inline int64_t PixelsAhead(int64_t pixel_bytes) {
   return kBytes > kPixels * pixel_bytes ? kBytes / pixel_bytes : kPixels;
 }
 
-// Prefetches the pixels of a tile, to write them if kWrite. What will be read
-// comes as far as the second cache only: a first cache waits for few lines at a
-// time, too few for memory, and would have to make room.
+// Prefetches the pixels of a tile, to write them if kWrite.
 template <int kRows, int kCols, bool kWrite, typename S>
 inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
                                                         int64_t row_step,
@@ -275,7 +273,11 @@ inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
     const Columns<kCols, const S> columns(tile + row * row_step, col_step);
 #pragma GCC unroll 16
     for (int col = 0; col < kCols; ++col) {
-      __builtin_prefetch(columns[col], kWrite, kWrite ? 3 : 2);
+      if (kWrite) {
+        PrefetchToWrite(columns[col]);
+      } else {
+        PrefetchToRead(columns[col]);
+      }
     }
   }
 }
