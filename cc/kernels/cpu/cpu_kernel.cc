@@ -286,7 +286,8 @@ bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
     constexpr int64_t kSmallImage = 12;
     return sets <= 2 * visits || cols.dst_size <= kSmallImage;
   }
-  return (sets <= visits && taps >= 25) || (sets <= 2 * visits && taps >= 49);
+  return (2 * sets <= visits && taps >= 9) || (sets <= visits && taps >= 25) ||
+         (sets <= 2 * visits && taps >= 49);
 }
 
 // The same for the rows of both operands of the filter gradient.

@@ -365,8 +365,10 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
   constexpr int kLanes = kParts<S> * N;
-  constexpr int64_t kLine = 64 / sizeof(S);
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
   A* panel = sums.panel;
+  constexpr int kLines = kOpenLines<N, kCols, S>;
+  alignas(kLines > 1 ? kLineBytes : alignof(S)) S lines[kLines];
   for (int64_t index = 0; index * kLanes < channels; ++index) {
     const int64_t c = FirstLane<kLanes>(index, channels);
     if (prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
@@ -408,15 +410,14 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
       KeepTileRow<N>(sum, panel);
     }
     sum_part(Int<kParts<S> - 1>(), sum);
+    A* const last_part = panel + (kParts<S> - 1) * kCols * N;
     if (sums.dst == nullptr) {
-      KeepTileRow<N>(sum, panel + (kParts<S> - 1) * kCols * N);
+      KeepTileRow<N>(sum, last_part);
       panel += kParts<S> * kCols * N;
-    } else if (kCanStream<S> && sums.stream) {
-      StoreTileRow<false, kCanStream<S>, N>(sum, panel, sums.dst + c,
-                                            sums.col_step, sums.cols);
     } else {
-      StoreTileRow<false, false, N>(sum, panel, sums.dst + c, sums.col_step,
-                                    sums.cols);
+      WriteTileRow<false, N>(sum, panel, last_part, lines, index,
+                             (index + 1) * kLanes >= channels, sums.dst + c,
+                             sums);
     }
     filter += kParts<S> * filter_vector_step;
   }

@@ -315,6 +315,91 @@ inline __attribute__((always_inline)) void StoreTileRow(const V (&sum)[kCols],
   }
 }
 
+// How many vectors make a line of memory.
+template <int N, typename S>
+constexpr int kVectorsOfLine =
+    kCanStream<S> ? kLineBytes / (kParts<S> * N * static_cast<int>(sizeof(S)))
+                  : 1;
+
+// Which vector of a line begins at `to`.
+template <int N, typename S>
+inline int64_t PieceOfLine(const S* to) {
+  constexpr int kBytes = kParts<S> * N * static_cast<int>(sizeof(S));
+  return reinterpret_cast<uintptr_t>(to) / kBytes % kVectorsOfLine<N, S>;
+}
+
+// Vectors shorter than a line do not go past the caches one by one: a CPU can
+// only hold a few lines that are incomplete, and is many times slower with
+// more. They wait in `lines`, one for each position, until theirs ends. This
+// writes vector `piece` of a line and those before it, of which there are
+// `kept`.
+template <int N, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void StreamLine(const V& sum,
+                                                      const A* others,
+                                                      const S* line,
+                                                      int64_t piece,
+                                                      int64_t kept, S* to) {
+  constexpr int kLanes = kParts<S> * N;
+#pragma GCC unroll 4
+  for (int i = 1; i < kVectorsOfLine<N, S>; ++i) {
+    if (i > kept) break;
+    Stream(LoadBits<V>(line + (piece - i) * kLanes), to - i * kLanes);
+  }
+  StoreSums<true, N>(sum, others, to);
+}
+
+// `index` is the vector's within its position, of which it may be the last. All
+// positions begin in the same place of a line.
+template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void StreamTileRow(
+    const V (&sum)[kCols], const A* others, S* lines, int64_t index, bool last,
+    S* dst, int64_t step, int64_t cols) {
+  constexpr int kPieces = kVectorsOfLine<N, S>;
+  if constexpr (kPieces == 1) {
+    StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+  } else {
+    constexpr int64_t kLine = kLineBytes / sizeof(S);
+    const int64_t piece = PieceOfLine<N>(dst);
+    if (piece < kPieces - 1 && !last) {
+      StoreTileRow<kAllCols, false, N>(
+          sum, others, lines + piece * kParts<S> * N, kLine, cols);
+      return;
+    }
+    const int64_t kept = piece < index ? piece : index;
+    const Columns<kCols, S> columns(dst, step);
+#pragma GCC unroll 16
+    for (int col = 0; col < kCols; ++col) {
+      if (!kAllCols && col >= cols) continue;
+      StreamLine<N>(sum[col], others + col * N, lines + col * kLine, piece,
+                    kept, columns[col]);
+    }
+  }
+}
+
+// The same if positions begin in different places of a line. The sums are in
+// the panel, too: this is no part of the loops that need all registers.
+template <int N, typename S, typename A>
+__attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
+                                                   const A* others, S* lines,
+                                                   int64_t index, bool last,
+                                                   S* dst, int64_t step,
+                                                   int64_t cols) {
+  typedef Vector<A, N> V;
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
+  for (int64_t col = 0; col < cols; ++col) {
+    S* const to = dst + col * step;
+    S* const line = lines + col * kLine;
+    const V sum = LoadBits<V>(sums + col * N);
+    const int64_t piece = PieceOfLine<N>(to);
+    if (piece < kVectorsOfLine<N, S> - 1 && !last) {
+      StoreSums<false, N>(sum, others + col * N, line + piece * kParts<S> * N);
+    } else {
+      StreamLine<N>(sum, others + col * N, line, piece,
+                    piece < index ? piece : index, to);
+    }
+  }
+}
+
 // To the panel.
 template <int N, int kCols, typename V, typename A>
 inline __attribute__((always_inline)) void KeepTileRow(const V (&sum)[kCols],
@@ -334,6 +419,35 @@ inline __attribute__((always_inline)) void KeepTile(
   }
 }
 
+// Elements of the lines that the positions of a row may have open.
+template <int N, int kCols, typename S>
+constexpr int kOpenLines =
+    kVectorsOfLine<N, S> > 1 ? kCols * kLineBytes / static_cast<int>(sizeof(S))
+                             : 1;
+
+// To dst, as the sums are to go there. If S comes in parts, `sum` is the last,
+// for which there is room at `last_part`, and the others lie at `others`.
+template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void WriteTileRow(
+    const V (&sum)[kCols], const A* others, A* last_part, S* lines,
+    int64_t index, bool last, S* dst, const TileSums<S>& sums) {
+  if constexpr (kCanStream<S>) {
+    if (sums.stream) {
+      constexpr int64_t kLine = kLineBytes / sizeof(S);
+      if (kVectorsOfLine<N, S> > 1 && sums.col_step % kLine != 0) {
+        KeepTileRow<N>(sum, last_part);
+        StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,
+                               sums.col_step, kAllCols ? kCols : sums.cols);
+      } else {
+        StreamTileRow<kAllCols, N>(sum, others, lines, index, last, dst,
+                                   sums.col_step, sums.cols);
+      }
+      return;
+    }
+  }
+  StoreTileRow<kAllCols, false, N>(sum, others, dst, sums.col_step, sums.cols);
+}
+
 // Adds a block of taps to the sums of `tiles` neighbouring tiles. If there are
 // several, the block must be their only one. kTapRows is the number of tap rows
 // if all their source rows exist and there is no other block, or 0 for any.
@@ -347,9 +461,11 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
   typedef Vector<A, N> V;
   constexpr int kSums = kRows * kCols * N;
   constexpr int kLanes = kParts<S> * N;
-  constexpr int64_t kLine = 64 / sizeof(S);
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
   const bool to_dst = last && sums.dst != nullptr;
   const bool keeps = !to_dst || !block.first;
+  constexpr int kLines = kOpenLines<N, kCols, S>;
+  alignas(kLines > 1 ? kLineBytes : alignof(S)) S lines[kRows * kLines];
   for (int64_t tile = 0; tile < tiles; ++tile) {
     A* panel = sums.panel;
     const A* filter = block.filter;
@@ -415,14 +531,13 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
       for (int row = 0; row < kRows; ++row) {
         S* dst_row = dst + row * sums.row_step;
         A* panel_row = panel + row * kCols * N;
-        if (!to_dst) {
-          KeepTileRow<N>(sum[row], panel_row + (kParts<S> - 1) * kSums);
-        } else if (kCanStream<S> && sums.stream) {
-          StoreTileRow<kBorder != kAnyBorder, kCanStream<S>, N>(
-              sum[row], panel_row, dst_row, sums.col_step, sums.cols);
+        A* const last_part = panel_row + (kParts<S> - 1) * kSums;
+        if (to_dst) {
+          WriteTileRow<kBorder != kAnyBorder, N>(
+              sum[row], panel_row, last_part, lines + row * kLines, index,
+              (index + 1) * kLanes >= channels, dst_row, sums);
         } else {
-          StoreTileRow<kBorder != kAnyBorder, false, N>(
-              sum[row], panel_row, dst_row, sums.col_step, sums.cols);
+          KeepTileRow<N>(sum[row], last_part);
         }
       }
       if (keeps) panel += kParts<S> * kSums;

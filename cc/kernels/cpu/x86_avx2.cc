@@ -11,7 +11,7 @@ struct Avx2 {
   static constexpr int kNarrowCols = 4;
   static constexpr int kMaxTaps = 7;
   static constexpr int kPairMaxTaps = 3;
-  static constexpr bool kPairBlocks = true;
+  static constexpr bool kPairBlocks = false;
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kTakesApart = true;
