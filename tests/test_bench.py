@@ -248,7 +248,9 @@ def test_another_process_compares_without_onednn(monkeypatch):
     for layout in cases.LAYOUTS:
         operation = operations.operation_of(case_of(layer, layout=layout))
         if layout == "NHWC":
-            assert native.compare(operation, 0.001).ratio > 0
+            compared = native.compare(operation, 0.001, calls_per_turn=5)
+            assert compared.ratio > 0
+            assert compared.ours.calls % 5 == compared.theirs.calls % 5 == 0
         else:
             with pytest.raises(peers.Unavailable, match="NHWC format"):
                 native.compare(operation, 0.001)
@@ -491,6 +493,27 @@ def run_here(monkeypatch, *arguments):
     return command_line.main()
 
 
+def test_a_side_can_have_several_calls_per_turn(monkeypatch, tmp_path):
+    """The peer is asked for them, and whoever reads the figures is told."""
+    calls = []
+
+    class Counting(operations.InputGradient):
+        def ours(self):
+            calls.append("ours")
+            return super().ours()
+
+        def _builtin(self, *arguments):
+            calls.append("theirs")
+            return super()._builtin(*arguments)
+
+    monkeypatch.setattr(command, "operation_of", Counting)
+    file = tmp_path / "figures.csv"
+    small = ("--model", "DS-CNN-KWS", "--batch", 1, "--seconds", 0.001)
+    assert run_here(monkeypatch, *small, "--calls-per-turn", 4, "--csv", file) == 0
+    assert calls[-8:] == ["ours"] * 4 + ["theirs"] * 4
+    assert "4 calls per turn" in file.read_text().splitlines()[0]
+
+
 def test_an_unknown_model_is_refused(monkeypatch, capsys):
     assert run_here(monkeypatch, "--model", "NoNet") == 1
     error = capsys.readouterr().err
@@ -506,6 +529,7 @@ def test_an_unknown_model_is_refused(monkeypatch, capsys):
         ("--batch", "-1", "must be above 0"),
         ("--batch", "many", "invalid int value: 'many'"),
         ("--seconds", "nan", "must be above 0"),
+        ("--calls-per-turn", "0", "must be above 0"),
         ("--dtype", "int8", "invalid choice: 'int8'"),
         ("--op", "backward", "invalid choice: 'backward'"),
         ("--peers", "caffe", "invalid choice: 'caffe'"),

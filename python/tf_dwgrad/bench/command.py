@@ -138,6 +138,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive(float),
         help="time per layer and peer (default 0.3), or per model (default 5)",
     )
+    how.add_argument(
+        "--calls-per-turn",
+        type=_positive(int),
+        help="call either side so often before it is the other's turn (default 1: "
+        "every call finds the caches as the other side left them, and pays for "
+        "writing back what is in them; with 5, most find them as its own kind did)",
+    )
     files = parser.add_argument_group("files")
     files.add_argument("--csv", type=Path, help="write a row per layer to this file")
     files.add_argument("--json", type=Path, help="the same and more about the machine")
@@ -229,6 +236,7 @@ def _run(arguments: argparse.Namespace) -> None:
     threads = arguments.threads or len(os.sched_getaffinity(0))
 
     facts = _facts(threads)
+    facts["calls_per_turn"] = arguments.calls_per_turn or 1
     title = _title(facts)
     print(title)
     print(f"a call for a single pixel takes {facts['single_pixel_ms']} ms")
@@ -238,7 +246,13 @@ def _run(arguments: argparse.Namespace) -> None:
         peers = _peers(choice, arguments.peers, threads)
         for peer in peers:
             stack.enter_context(closing(peer))
-        results = _measure_all(choice, peers, machine, arguments.seconds or 0.3)
+        results = _measure_all(
+            choice,
+            peers,
+            machine,
+            arguments.seconds or 0.3,
+            arguments.calls_per_turn or 1,
+        )
     for line in report.summary(results, choice, peers):
         print(line)
 
@@ -317,10 +331,12 @@ def _single_pixel_ms() -> float:
 def _title(facts: dict[str, Any]) -> str:
     versions = facts["versions"]
     onednn = "oneDNN off" if facts["onednn"] == "off" else "default"
+    calls = facts.get("calls_per_turn", 1)
+    turns = f", {calls} calls per turn" if calls > 1 else ""
     return (
         f"{facts['cpu']}, {facts['threads']} threads, TensorFlow "
         f"{versions['tensorflow']} ({onednn}), tf_dwgrad {versions['tf_dwgrad']} "
-        f"({facts['kernels']})"
+        f"({facts['kernels']}){turns}"
     )
 
 
@@ -358,7 +374,11 @@ def _peers(choice: Choice, names: Sequence[str] | None, threads: int) -> list[Pe
 
 
 def _measure_all(
-    choice: Choice, peers: list[Peer], machine: Machine | None, seconds: float
+    choice: Choice,
+    peers: list[Peer],
+    machine: Machine | None,
+    seconds: float,
+    calls_per_turn: int,
 ) -> list[Result]:
     """Measures the cases and prints a line for each; an interruption ends it early."""
     results: list[Result] = []
@@ -368,7 +388,7 @@ def _measure_all(
         try:
             for case in choice.cases:
                 progress.begin(f"{case.layer.model} {case.layer.name}")
-                results.append(measure(case, peers, machine, seconds))
+                results.append(measure(case, peers, machine, seconds, calls_per_turn))
                 progress.done(table.line(results[-1]))
         except KeyboardInterrupt:
             if not results:
@@ -379,7 +399,11 @@ def _measure_all(
 
 
 def measure(
-    case: Case, peers: list[Peer], machine: Machine | None, seconds: float
+    case: Case,
+    peers: list[Peer],
+    machine: Machine | None,
+    seconds: float,
+    calls_per_turn: int = 1,
 ) -> Result:
     """Checks a case, then times it against each peer that can do it.
 
@@ -392,7 +416,7 @@ def measure(
     missing: dict[str, str] = {}
     for peer in peers:
         try:
-            comparisons[peer.name] = peer.compare(operation, seconds)
+            comparisons[peer.name] = peer.compare(operation, seconds, calls_per_turn)
         except Unavailable as reason:
             missing[peer.name] = str(reason)
     if Builtin.name in comparisons:

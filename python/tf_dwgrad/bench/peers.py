@@ -61,8 +61,10 @@ class Peer(Protocol):
     name: str
     description: str
 
-    def compare(self, operation: Operation, seconds: float) -> Comparison:
-        """Times both sides for about so many seconds.
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
+        """Times both sides for about so many seconds, so many calls at a time.
 
         Raises:
             Unavailable: if the peer cannot do it.
@@ -88,7 +90,9 @@ class Builtin:
         onednn = "off" if os.environ.get(ONEDNN) == "0" else "as by default"
         self.description = f"TensorFlow {tf.__version__}'s own op, oneDNN {onednn}"
 
-    def compare(self, operation: Operation, seconds: float) -> Comparison:
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
         """See :class:`Peer`."""
         dilated = operation.case.kind == "dilated"
         note = "wrong: ignores dilations" if dilated else ""
@@ -100,8 +104,9 @@ class Builtin:
             # dilated one do not fit.
             if not dilated:
                 raise Unavailable(_reason(error)) from error
-            return Composite().compare(operation, seconds)
-        return Comparison(*time_in_turn([operation.ours, call], seconds), note)
+            return Composite().compare(operation, seconds, calls_per_turn)
+        times = time_in_turn([operation.ours, call], seconds, calls_per_turn)
+        return Comparison(*times, note)
 
     def close(self) -> None:
         """See :class:`Peer`."""
@@ -113,7 +118,9 @@ class Composite:
     name = "composite"
     description = "TensorFlow's gradient of tf.nn.depthwise_conv2d, for dilations"
 
-    def compare(self, operation: Operation, seconds: float) -> Comparison:
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
         """See :class:`Peer`."""
         if operation.case.kind != "dilated":
             raise Unavailable("without dilations it is the built-in")
@@ -121,7 +128,8 @@ class Composite:
             operation.composite()
         except (tf.errors.OpError, ValueError) as error:
             raise Unavailable(_reason(error)) from error
-        times = time_in_turn([operation.ours, operation.composite], seconds)
+        both = [operation.ours, operation.composite]
+        times = time_in_turn(both, seconds, calls_per_turn)
         return Comparison(*times, "through tf.nn.depthwise_conv2d")
 
     def close(self) -> None:
@@ -134,14 +142,17 @@ class Xla:
     name = "xla"
     description = "TensorFlow's own op under jit_compile=True"
 
-    def compare(self, operation: Operation, seconds: float) -> Comparison:
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
         """See :class:`Peer`."""
         compiled = tf.function(operation.builtin, jit_compile=True)
         try:
             compiled()
         except (tf.errors.OpError, ValueError) as error:
             raise Unavailable(_reason(error)) from error
-        return Comparison(*time_in_turn([operation.ours, compiled], seconds))
+        times = time_in_turn([operation.ours, compiled], seconds, calls_per_turn)
+        return Comparison(*times)
 
     def close(self) -> None:
         """See :class:`Peer`."""
@@ -153,7 +164,7 @@ class Torch:
     name = "torch"
 
     # For so long its threads may wait for work without sleeping.
-    _PAUSE, _CALLS_PER_TURN = 0.02, 5
+    _PAUSE, _FEWEST_CALLS = 0.02, 5
 
     def __init__(self, threads: int):
         """Raises Unavailable if PyTorch is not installed."""
@@ -204,7 +215,9 @@ class Torch:
             "contiguous": call_in(torch.contiguous_format),
         }
 
-    def compare(self, operation: Operation, seconds: float) -> Comparison:
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
         """See :class:`Peer`."""
         calls = self.calls(operation)
         try:
@@ -212,7 +225,7 @@ class Torch:
                 ours, *theirs = time_in_turn(
                     [operation.ours, *calls.values()],
                     seconds,
-                    self._CALLS_PER_TURN,
+                    max(calls_per_turn, self._FEWEST_CALLS),
                     self._PAUSE,
                 )
         except RuntimeError as error:
@@ -262,9 +275,17 @@ class Native:
         self._threads = threads
         self._process: subprocess.Popen | None = None
 
-    def compare(self, operation: Operation, seconds: float) -> Comparison:
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
         """See :class:`Peer`."""
-        answer = self._ask({"case": operation.case.to_json(), "seconds": seconds})
+        answer = self._ask(
+            {
+                "case": operation.case.to_json(),
+                "seconds": seconds,
+                "calls_per_turn": calls_per_turn,
+            }
+        )
         if "unavailable" in answer:
             raise Unavailable(answer["unavailable"])
         return Comparison.from_json(answer)

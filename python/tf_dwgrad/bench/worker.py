@@ -16,9 +16,9 @@ from tf_dwgrad.bench.peers import Builtin, Unavailable
 
 
 def _answer(question: dict) -> dict:
-    operation = operation_of(Case.from_json(question["case"]))
+    operation = operation_of(Case.from_json(question.pop("case")))
     try:
-        return Builtin().compare(operation, question["seconds"]).to_json()
+        return Builtin().compare(operation, **question).to_json()
     except Unavailable as reason:
         return {"unavailable": str(reason)}
 
