@@ -7,7 +7,7 @@
 
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/simd.h"
-#include "cc/kernels/cpu/tap_block.h"
+#include "cc/kernels/cpu/tile_sums.h"
 
 namespace tf_dwgrad {
 namespace {

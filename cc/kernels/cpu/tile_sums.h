@@ -1,0 +1,237 @@
+// The sums of a tile: how they are kept and how they are written, into the caches
+// or past them.
+
+#ifndef TF_DWGRAD_CC_KERNELS_CPU_TILE_SUMS_H_
+#define TF_DWGRAD_CC_KERNELS_CPU_TILE_SUMS_H_
+
+#include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/simd.h"
+
+namespace tf_dwgrad {
+namespace {
+
+// Where the sums of a tile are kept between blocks and where they go in the
+// end. `panel` holds, for each vector of channels, one vector per position. The
+// vectors cover [0, N), [N, 2N), ...; if the channels are no multiple of N, the
+// last vector covers the last N of them, and the few that it shares with its
+// neighbour are computed twice. Of types that come in parts, kParts vectors
+// cover kParts * N channels together.
+template <typename S>
+struct TileSums {
+  typename AccumulatorOf<S>::type* panel;
+  S* dst;            // null: they stay in the panel
+  bool dst_is_tile;  // every tile goes to the same place, to be moved on
+  int64_t row_step;  // from a position to the next
+  int64_t col_step;
+  int64_t cols;       // positions of a tile row that exist
+  bool stream;        // to dst past the caches
+  bool prefetch_dst;  // of the next tile down, where the block prefetches
+};
+
+// Vectors of 16-bit elements are half as long in memory, if they do not come in
+// parts; pieces of a line do not stream well.
+template <typename T>
+constexpr bool kCanStream =
+    kParts<T> * sizeof(T) == sizeof(typename AccumulatorOf<T>::type);
+
+// The first channel of vector `index` among those that cover `channels`.
+template <int N>
+inline int64_t FirstLane(int64_t index, int64_t channels) {
+  return index * N + N <= channels ? index * N : channels - N;
+}
+
+// Neighbouring columns of one row, `step` elements apart. A pointer for every
+// third column is enough for the addressing modes of the CPU; left to itself,
+// the compiler keeps one for each and runs out of registers.
+template <int kColumns, typename S>
+struct Columns {
+  static constexpr int kGroup = 3;
+  S* group[(kColumns + kGroup - 1) / kGroup];
+  int64_t step;
+
+  inline __attribute__((always_inline)) Columns(S* first, int64_t col_step)
+      : step(col_step) {
+    S* pointer = first;
+#pragma GCC unroll 16
+    for (S*& start : group) {
+      start = pointer;
+      // Hides where the pointer comes from.
+      asm("" : "+r"(start));
+      pointer = start + kGroup * step;
+    }
+  }
+  inline __attribute__((always_inline)) S* operator[](int column) const {
+    return group[column / kGroup] + column % kGroup * step;
+  }
+};
+
+// Writes the sums of a position to dst. If S comes in parts, `sum` is the last
+// and the others lie at `others`.
+template <bool kStream, int N, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void StoreSums(const V& sum,
+                                                     const A* others, S* to) {
+  if constexpr (kParts<S> > 1) {
+    const auto joined = JoinEvenOdd<N>(LoadBits<V>(others), sum);
+    if constexpr (kStream) {
+      Stream(joined, to);
+    } else {
+      __builtin_memcpy(to, &joined, sizeof(joined));
+    }
+  } else if constexpr (kStream) {
+    Stream(sum, to);
+  } else {
+    Access<S, N>::Store(sum, to);
+  }
+}
+
+template <bool kAllCols, bool kStream, int N, int kCols, typename S, typename V,
+          typename A>
+inline __attribute__((always_inline)) void StoreTileRow(const V (&sum)[kCols],
+                                                        const A* others, S* dst,
+                                                        int64_t step,
+                                                        int64_t cols) {
+  const Columns<kCols, S> columns(dst, step);
+#pragma GCC unroll 16
+  for (int col = 0; col < kCols; ++col) {
+    if (!kAllCols && col >= cols) continue;
+    StoreSums<kStream, N>(sum[col], others + col * N, columns[col]);
+  }
+}
+
+// How many vectors make a line of memory.
+template <int N, typename S>
+constexpr int kVectorsOfLine =
+    kCanStream<S> ? kLineBytes / (kParts<S> * N * static_cast<int>(sizeof(S)))
+                  : 1;
+
+// Which vector of a line begins at `to`.
+template <int N, typename S>
+inline int64_t PieceOfLine(const S* to) {
+  constexpr int kBytes = kParts<S> * N * static_cast<int>(sizeof(S));
+  return reinterpret_cast<uintptr_t>(to) / kBytes % kVectorsOfLine<N, S>;
+}
+
+// Vectors shorter than a line do not go past the caches one by one: a CPU can
+// only hold a few lines that are incomplete, and is many times slower with
+// more. They wait in `lines`, one for each position, until theirs ends. This
+// writes vector `piece` of a line and those before it, of which there are
+// `kept`.
+template <int N, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void StreamLine(const V& sum,
+                                                      const A* others,
+                                                      const S* line,
+                                                      int64_t piece,
+                                                      int64_t kept, S* to) {
+  constexpr int kLanes = kParts<S> * N;
+#pragma GCC unroll 4
+  for (int i = 1; i < kVectorsOfLine<N, S>; ++i) {
+    if (i > kept) break;
+    Stream(LoadBits<V>(line + (piece - i) * kLanes), to - i * kLanes);
+  }
+  StoreSums<true, N>(sum, others, to);
+}
+
+// `index` is the vector's within its position, of which it may be the last. All
+// positions begin in the same place of a line.
+template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void StreamTileRow(
+    const V (&sum)[kCols], const A* others, S* lines, int64_t index, bool last,
+    S* dst, int64_t step, int64_t cols) {
+  constexpr int kPieces = kVectorsOfLine<N, S>;
+  if constexpr (kPieces == 1) {
+    StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+  } else {
+    constexpr int64_t kLine = kLineBytes / sizeof(S);
+    const int64_t piece = PieceOfLine<N>(dst);
+    if (piece < kPieces - 1 && !last) {
+      StoreTileRow<kAllCols, false, N>(
+          sum, others, lines + piece * kParts<S> * N, kLine, cols);
+      return;
+    }
+    const int64_t kept = piece < index ? piece : index;
+    const Columns<kCols, S> columns(dst, step);
+#pragma GCC unroll 16
+    for (int col = 0; col < kCols; ++col) {
+      if (!kAllCols && col >= cols) continue;
+      StreamLine<N>(sum[col], others + col * N, lines + col * kLine, piece,
+                    kept, columns[col]);
+    }
+  }
+}
+
+// The same if positions begin in different places of a line. The sums are in
+// the panel, too: this is no part of the loops that need all registers.
+template <int N, typename S, typename A>
+__attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
+                                                   const A* others, S* lines,
+                                                   int64_t index, bool last,
+                                                   S* dst, int64_t step,
+                                                   int64_t cols) {
+  typedef Vector<A, N> V;
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
+  for (int64_t col = 0; col < cols; ++col) {
+    S* const to = dst + col * step;
+    S* const line = lines + col * kLine;
+    const V sum = LoadBits<V>(sums + col * N);
+    const int64_t piece = PieceOfLine<N>(to);
+    if (piece < kVectorsOfLine<N, S> - 1 && !last) {
+      StoreSums<false, N>(sum, others + col * N, line + piece * kParts<S> * N);
+    } else {
+      StreamLine<N>(sum, others + col * N, line, piece,
+                    piece < index ? piece : index, to);
+    }
+  }
+}
+
+// To the panel.
+template <int N, int kCols, typename V, typename A>
+inline __attribute__((always_inline)) void KeepTileRow(const V (&sum)[kCols],
+                                                       A* panel) {
+#pragma GCC unroll 16
+  for (int col = 0; col < kCols; ++col) {
+    Access<A, N>::Store(sum[col], panel + col * N);
+  }
+}
+
+template <int N, int kRows, int kCols, typename V, typename A>
+inline __attribute__((always_inline)) void KeepTile(
+    const V (&sum)[kRows][kCols], A* panel) {
+#pragma GCC unroll 2
+  for (int row = 0; row < kRows; ++row) {
+    KeepTileRow<N>(sum[row], panel + row * kCols * N);
+  }
+}
+
+// Elements of the lines that the positions of a row may have open.
+template <int N, int kCols, typename S>
+constexpr int kOpenLines =
+    kVectorsOfLine<N, S> > 1 ? kCols * kLineBytes / static_cast<int>(sizeof(S))
+                             : 1;
+
+// To dst, as the sums are to go there. If S comes in parts, `sum` is the last,
+// for which there is room at `last_part`, and the others lie at `others`.
+template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
+inline __attribute__((always_inline)) void WriteTileRow(
+    const V (&sum)[kCols], const A* others, A* last_part, S* lines,
+    int64_t index, bool last, S* dst, const TileSums<S>& sums) {
+  if constexpr (kCanStream<S>) {
+    if (sums.stream) {
+      constexpr int64_t kLine = kLineBytes / sizeof(S);
+      if (kVectorsOfLine<N, S> > 1 && sums.col_step % kLine != 0) {
+        KeepTileRow<N>(sum, last_part);
+        StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,
+                               sums.col_step, kAllCols ? kCols : sums.cols);
+      } else {
+        StreamTileRow<kAllCols, N>(sum, others, lines, index, last, dst,
+                                   sums.col_step, sums.cols);
+      }
+      return;
+    }
+  }
+  StoreTileRow<kAllCols, false, N>(sum, others, dst, sums.col_step, sums.cols);
+}
+
+}  // namespace
+}  // namespace tf_dwgrad
+
+#endif  // TF_DWGRAD_CC_KERNELS_CPU_TILE_SUMS_H_
