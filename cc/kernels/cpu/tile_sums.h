@@ -1,5 +1,5 @@
-// The sums of a tile: how they are kept and how they are written, into the caches
-// or past them.
+// The sums of a tile: how they are kept and how they are written, into the
+// caches or past them.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_TILE_SUMS_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_TILE_SUMS_H_
