@@ -75,6 +75,20 @@ void TestHalfLines(Random& random) {
   }
 }
 
+// Lines of memory that take several vectors: pixels that begin with a line,
+// that all begin in another place of it, and that begin in different places.
+void TestLinesInPieces(Random& random) {
+  const AxisGeometry rows = {6, 6, 3, 1, 1, 1};
+  for (int64_t depth : {4, 8, 12, 20, 24, 32, 40, 44}) {
+    for (const AxisGeometry& cols :
+         {AxisGeometry{11, 11, 3, 1, 1, 1}, AxisGeometry{9, 5, 5, 2, 1, 2},
+          AxisGeometry{9, 9, 9, 1, 1, 4}, AxisGeometry{7, 7, 3, 1, 5, 5}}) {
+      TestOps(random, ChannelsLast(2, rows, cols, depth),
+              {ConvOp::kForward, ConvOp::kBackpropInput});
+    }
+  }
+}
+
 // Two column phases that write the same lines of memory.
 void TestPhasesThatShareLines(Random& random) {
   for (int64_t out : {1, 4, 7, 10}) {
@@ -189,6 +203,7 @@ int main(int argc, char** argv) {
     }
   }
   tf_dwgrad::TestHalfLines(random);
+  TestLinesInPieces(random);
   tf_dwgrad::TestPhasesThatShareLines(random);
   tf_dwgrad::TestPagesApart(random);
   tf_dwgrad::TestCopied(random);
