@@ -203,7 +203,7 @@ int main(int argc, char** argv) {
     }
   }
   tf_dwgrad::TestHalfLines(random);
-  TestLinesInPieces(random);
+  tf_dwgrad::TestLinesInPieces(random);
   tf_dwgrad::TestPhasesThatShareLines(random);
   tf_dwgrad::TestPagesApart(random);
   tf_dwgrad::TestCopied(random);
