@@ -265,8 +265,9 @@ int64_t CacheSets(int64_t pixel_bytes) {
   return kSets / std::gcd(kSets, pixel_bytes / kLineBytes);
 }
 
-// Whether the pixels of a tile that sees many taps compete for the first cache
-// so much that copying them pays.
+// Whether the pixels of a tile compete for the first cache so much that copying
+// them pays: the sooner the more taps see them, and the more often a line is
+// read.
 bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
                       int64_t lanes, int64_t element_bytes) {
   const int64_t depth = problem.in_depth;

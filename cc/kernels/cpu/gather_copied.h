@@ -1,5 +1,5 @@
-// Forward op and input gradient for NHWC with many taps where the pixels of a
-// tile compete for the first cache (see copy_pixels.h). A unit of work copies a
+// Forward op and input gradient for NHWC where the pixels of a tile compete for
+// the first cache (see copy_pixels.h). A unit of work copies a
 // block of channels of the source rows that it needs and sums up tiles of the
 // copy.
 

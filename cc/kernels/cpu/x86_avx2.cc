@@ -11,6 +11,7 @@ struct Avx2 {
   static constexpr int kNarrowCols = 4;
   static constexpr int kMaxTaps = 7;
   static constexpr int kPairMaxTaps = 3;
+  // The sums and taps of two rows would need half again as many registers.
   static constexpr bool kPairBlocks = false;
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;

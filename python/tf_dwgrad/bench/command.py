@@ -141,6 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--calls-per-turn",
         type=_positive(int),
+        default=1,
         help="call either side so often before it is the other's turn (default 1: "
         "every call finds the caches as the other side left them, and pays for "
         "writing back what is in them; with 5, most find them as its own kind did)",
@@ -236,7 +237,7 @@ def _run(arguments: argparse.Namespace) -> None:
     threads = arguments.threads or len(os.sched_getaffinity(0))
 
     facts = _facts(threads)
-    facts["calls_per_turn"] = arguments.calls_per_turn or 1
+    facts["calls_per_turn"] = arguments.calls_per_turn
     title = _title(facts)
     print(title)
     print(f"a call for a single pixel takes {facts['single_pixel_ms']} ms")
@@ -251,7 +252,7 @@ def _run(arguments: argparse.Namespace) -> None:
             peers,
             machine,
             arguments.seconds or 0.3,
-            arguments.calls_per_turn or 1,
+            arguments.calls_per_turn,
         )
     for line in report.summary(results, choice, peers):
         print(line)
