@@ -64,8 +64,13 @@ std::vector<std::string> Missing(const std::vector<Feature>& needed) {
 // All kernels in this library, the best first.
 std::vector<KernelOption> Options() {
 #if defined(__x86_64__)
-  static const KernelTable avx512_bf16 =
-      Merge(kAvx512Bf16Kernels, kAvx512Kernels);
+  static const KernelTable avx512_bf16 = [] {
+    KernelTable merged = Merge(kAvx512Bf16Kernels, kAvx512Kernels);
+    // AMD's CPUs add the products of pairs as fast as single ones, Intel's at
+    // half the speed.
+    merged.pairs_rows = __builtin_cpu_is("amd") != 0;
+    return merged;
+  }();
   const std::vector<Feature> avx2 = {CPU_FEATURE("avx2"), CPU_FEATURE("fma"),
                                      Feature{"f16c", HasF16c()}};
   std::vector<Feature> avx512 = avx2;

@@ -175,7 +175,7 @@ int64_t DirectChannels(const GatherProblem& problem, const KernelTable& kernels,
                                problem.cols.filter_size * kernels.vector_bytes;
   const int64_t filter_limit = kFilterBytes / vector_bytes * lanes;
   const bool straight_to_dst =
-      problem.strided ||
+      problem.strided || problem.spread ||
       (problem.most_taps <= kernels.max_taps && problem.rows.num_runs == 1 &&
        problem.cols.num_runs == 1);
   int64_t limit = kMaxKeptChannels;
@@ -214,6 +214,13 @@ bool UsesStridedTiles(const GatherProblem& problem) {
          problem.rows.filter_size <= 3;
 }
 
+// The input gradient of the most common layers with a stride.
+bool UsesSpreadTiles(const GatherProblem& problem) {
+  const GatherPlan& cols = problem.cols;
+  return problem.backward && cols.stride == 2 && cols.dilation == 1 &&
+         (cols.filter_size == 3 || cols.filter_size == 5);
+}
+
 // Whether a vector is a line of memory and pixels end within one, so that what
 // is written past the caches begins or ends in the middle of lines. A CPU waits
 // for the rest of eight of those or so; a ninth costs as much as twenty lines.
@@ -237,6 +244,9 @@ bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes) {
          (problem.in_depth % lanes == 0 ||
           problem.in_depth >= kMaxTileChannels);
 }
+
+// Of fewer tap rows there is little to pair.
+constexpr int64_t kLeastPairedRows = 3;
 
 // Vectors of taken-apart pixels are twice as long: not too much of the last one
 // may be channels that its neighbour has done.
@@ -338,7 +348,7 @@ bool RowsSuffice(const GatherProblem& problem, int64_t planes, int64_t lanes,
 }
 
 int64_t TileRows(const GatherProblem& problem, const KernelTable& kernels) {
-  if (problem.strided || problem.scattered) return 1;
+  if (problem.strided || problem.spread || problem.scattered) return 1;
   return problem.most_taps <= kernels.pair_max_taps ||
                  (problem.most_taps > kernels.max_taps && kernels.pair_blocks)
              ? 2
@@ -420,6 +430,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
   problem.flat = false;
   problem.narrow = false;
   problem.strided = false;
+  problem.spread = false;
   problem.folded = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
@@ -429,11 +440,14 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
     problem.scattered = UsesScatteredTiles(
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
     problem.strided = UsesStridedTiles(problem);
+    problem.spread = UsesSpreadTiles(problem);
     problem.narrow = UsesNarrowTiles(problem, lanes) ||
                      LeavesLinesOpen(problem, kernels, type);
     problem.takes_apart = kernels.takes_apart &&
                           type == ElementType::kBFloat16 &&
                           IsWorthTakingApart(dst_depth, 2 * lanes);
+    problem.pairs_rows = problem.takes_apart && kernels.pairs_rows &&
+                         MostTaps(problem.rows) >= kLeastPairedRows;
     const int64_t parts = problem.takes_apart ? 2 : 1;
     problem.tile_rows = TileRows(problem, kernels);
     problem.copied = CompetesForCache(problem, kernels, lanes, SizeOf(type)) &&

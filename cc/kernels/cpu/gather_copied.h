@@ -60,7 +60,7 @@ class CopiedGather {
       const Unit unit = next;
       if (unit.block != packed_block) {
         PackFilterBlock<N>(filter_ + unit.channel, taps_, depth, unit.channels,
-                           packed_filter_);
+                           packed_filter_, NextTapRow(problem_));
         packed_block = unit.block;
       }
       CopyPixels(unit.src, unit.pixels, depth, unit.channels, copy_,

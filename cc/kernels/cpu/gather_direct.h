@@ -47,7 +47,9 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   TileSums<T> sums;
   sums.panel = panel;
   sums.row_step = rows.num_phases * cols.dst_size * depth;
-  sums.col_step = problem.scattered ? depth : cols.num_phases * depth;
+  sums.col_step = problem.scattered || problem.spread
+                      ? depth
+                      : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
   // caches, otherwise by way of a tile in cache. If vectors begin in the middle
   // of a line, so do tiles that would be too large for the first cache, where
@@ -56,9 +58,11 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   // stride take turns, tiles go through the caches, unless there are two phases
   // only, which can share a tile; that pays where no line would still be there.
   const bool stream = problem.beyond_cache && kCanStream<T>;
-  const bool together = !problem.backward || cols.stride == 1;
+  const bool together =
+      !problem.backward || cols.stride == 1 || problem.spread;
   const bool phases_together =
-      problem.far_beyond && cols.pitch == 1 && col_phases == 2;
+      problem.far_beyond && cols.pitch == 1 && col_phases == 2 &&
+      !problem.spread;
   constexpr int kVectorBytes = kLanes * sizeof(T);
   const bool alternate = sums.col_step * sizeof(T) % kLineBytes != 0;
   const int aligned_bytes =
@@ -105,7 +109,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
         src + image * rows.src_size * operands.src_row_step + channel;
     if (block != packed_block) {
       PackFilterBlock<N>(filter + channel, taps, depth, channels,
-                         packed_filter);
+                         packed_filter, NextTapRow(problem));
       packed_block = block;
     }
     // Below the last row of an image the next one begins.
@@ -154,6 +158,20 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
                                channels, sums, move_on(dst_row));
       continue;
     }
+    if (problem.spread) {
+      sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
+      const auto sum_row = [&](auto filter_cols) {
+        SumSpreadRow<Isa, N, decltype(filter_cols)::kValue>(
+            problem, tile.row_run, tile.row, operands, channels, sums,
+            move_on(dst_row));
+      };
+      if (cols.filter_size == 3) {
+        sum_row(Int<3>());
+      } else {
+        sum_row(Int<5>());
+      }
+      continue;
+    }
     if (sums.dst_is_tile && phases_together) {
       const int64_t step =
           rows_here == 2 ? Isa::kPairNarrowCols : Isa::kNarrowCols;
@@ -192,6 +210,13 @@ void GatherDirect(const GatherProblem& problem, const void* src,
                   int64_t end) {
   typedef typename TakenApart<T>::type Apart;
   if constexpr (Isa::kTakesApart && kParts<Apart> != kParts<T>) {
+    if constexpr (Isa::kPairsRows) {
+      if (problem.takes_apart && problem.pairs_rows) {
+        GatherDirect<Isa, typename TakenApart<T>::paired_type>(
+            problem, src, filter, dst, scratch, begin, end);
+        return;
+      }
+    }
     if (problem.takes_apart) {
       GatherDirect<Isa, Apart>(problem, src, filter, dst, scratch, begin, end);
       return;

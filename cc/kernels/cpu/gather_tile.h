@@ -198,17 +198,25 @@ inline int64_t AlikeTiles(const GatherProblem& problem, const TapRun& col_run,
 // are followed through their channels, the better is the CPU at reading ahead.
 constexpr int kStreamedCols = 4;
 
+// Positions of a tile of both column phases of stride 2, an even number.
+constexpr int kNarrowSpreadCols = 8;
+template <typename Isa>
+constexpr int kSpreadCols = Isa::kWideCols > kNarrowSpreadCols
+                                ? Isa::kWideCols / 2 * 2
+                                : kNarrowSpreadCols;
+
 // All taps of neighbouring tiles of a row that see a strided window: what a
-// stride cuts into runs of taps, each a block with pixels of its own, is one
-// block here.
-template <int N, int kCols, int kTaps, typename S>
+// stride cuts into runs of taps, or into phases, each with pixels of its own,
+// is one block here.
+template <int N, int kCols, int kTaps, int kStride, typename S>
 int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
                         const S* src_row, int64_t col, int64_t left,
                         int64_t channels, const TileSums<S>& sums) {
-  constexpr int kStride = 2;
   constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
   const GatherPlan& cols = problem.cols;
-  const int64_t src_col = col * kStride - cols.pad;
+  const int64_t src_col =
+      kStride > 0 ? col * kStride - cols.pad
+                  : (col + cols.pad - kHighestTap<kTaps, kStride>) / 2;
   block.window = {src_col < 0 ? -src_col : 0, cols.src_size - src_col};
   if (block.window.end > kPixels) block.window.end = kPixels;
   block.src = src_row + src_col * block.src_col_step;
@@ -216,26 +224,61 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
   int64_t tiles = 1;
   if (sums.dst != nullptr && !sums.dst_is_tile && src_col >= 0 &&
       left >= kCols && block.window.end == kPixels) {
-    tiles = (cols.src_size - src_col - kPixels) / (kCols * kStride) + 1;
+    tiles = (cols.src_size - src_col - kPixels) / kWindowStep<kCols, kStride> + 1;
     if (tiles > left / kCols) tiles = left / kCols;
   }
-  if (kTaps == 3 && block.num_rows == 3 && block.begin_row == 0 &&
-      block.end_row == 3) {
-    AddTapRows<N, 1, kCols, 3, kTaps, kStride>(block, tiles, channels, sums,
-                                               /*last=*/true);
-  } else {
-    AddTapRows<N, 1, kCols, 0, kTaps, kStride>(block, tiles, channels, sums,
-                                               /*last=*/true);
+  const auto add = [&](auto tap_rows) {
+    AddTapRows<N, 1, kCols, decltype(tap_rows)::kValue, kTaps, kStride>(
+        block, tiles, channels, sums, /*last=*/true);
+  };
+  if constexpr (kTaps == 3) {
+    if (block.begin_row == 0 && block.end_row == block.num_rows) {
+      if (kStride > 0 && block.num_rows == 3) {
+        add(Int<(kStride > 0 ? 3 : 0)>());
+        return tiles;
+      }
+      if (kStride < 0 && block.num_rows == 2) {
+        add(Int<(kStride < 0 ? 2 : 0)>());
+        return tiles;
+      }
+      if (kStride < 0 && block.num_rows == 1) {
+        add(Int<(kStride < 0 ? 1 : 0)>());
+        return tiles;
+      }
+    }
   }
+  add(Int<0>());
   return tiles;
 }
 
-// The positions [begin, end) of row `row`. `sums` are those of column 0; see
-// SumTileRow.
+// The same for the positions [begin, end) of a row. Columns of the block are
+// still to be found; `src_row` is column 0 of the source, whether it exists or
+// not. `sums` are those of position 0; see SumTileRow.
+template <int N, int kCols, int kTaps, int kStride, typename S, typename Done>
+void SumRowOfStridedTiles(const GatherProblem& problem,
+                          const TapBlock<S>& block, const S* src_row,
+                          int64_t begin, int64_t end, int64_t channels,
+                          TileSums<S> sums, Done done) {
+  S* const dst = sums.dst;
+  for (int64_t col = begin; col < end;) {
+    if (dst != nullptr && !sums.dst_is_tile) {
+      sums.dst = dst + col * sums.col_step;
+    }
+    const int64_t left = end - col;
+    sums.cols = left < kCols ? left : kCols;
+    const int64_t tiles = SumStridedTiles<N, kCols, kTaps, kStride>(
+        problem, block, src_row, col, left, channels, sums);
+    done(col, sums.cols, kCols);
+    col += tiles * kCols;
+  }
+}
+
+// The positions [begin, end) of row `row` of the forward op. `sums` are those
+// of column 0; see SumTileRow.
 template <typename Isa, int N, int kTaps, typename S, typename Done>
 void SumStridedRow(const GatherProblem& problem, int64_t row, int64_t begin,
                    int64_t end, const Operands<S>& operands, int64_t channels,
-                   TileSums<S> sums, Done done) {
+                   const TileSums<S>& sums, Done done) {
   const GatherPlan& rows = problem.rows;
   TapBlock<S> block;
   block.src_row_step =
@@ -270,25 +313,66 @@ void SumStridedRow(const GatherProblem& problem, int64_t row, int64_t begin,
       block.prefetch += PixelsAhead(pixel_bytes) * operands.src_col_step;
     }
   }
-  S* const dst = sums.dst;
   const auto sum_tiles = [&](auto tile_cols) {
     constexpr int kCols = decltype(tile_cols)::kValue;
-    for (int64_t col = begin; col < end;) {
-      if (dst != nullptr && !sums.dst_is_tile) {
-        sums.dst = dst + col * sums.col_step;
-      }
-      const int64_t left = end - col;
-      sums.cols = left < kCols ? left : kCols;
-      const int64_t tiles = SumStridedTiles<N, kCols, kTaps>(
-          problem, block, src_row, col, left, channels, sums);
-      done(col, sums.cols, kCols);
-      col += tiles * kCols;
-    }
+    SumRowOfStridedTiles<N, kCols, kTaps, 2>(problem, block, src_row, begin,
+                                             end, channels, sums, done);
   };
   if (problem.narrow) {
     sum_tiles(Int<kStreamedCols>());
   } else {
     sum_tiles(Int<Isa::kPairCols>());
+  }
+}
+
+// A row of the input gradient of stride 2, both column phases together: it is
+// position `row` of the phase of `row_run`. The tensors are those of the op
+// themselves. `sums` are those of column 0; see SumTileRow.
+template <typename Isa, int N, int kTaps, typename S, typename Done>
+void SumSpreadRow(const GatherProblem& problem, const TapRun& row_run,
+                  int64_t row, const Operands<S>& operands, int64_t channels,
+                  const TileSums<S>& sums, Done done) {
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  TapBlock<S> block;
+  block.src_row_step = rows.pitch * operands.src_row_step;
+  block.src_col_step = operands.src_col_step;
+  block.filter =
+      operands.filter + row_run.first_tap * kTaps * operands.filter_tap_step;
+  block.filter_row_step = rows.tap_step * kTaps * operands.filter_tap_step;
+  block.filter_col_step = operands.filter_tap_step;
+  block.filter_vector_step = operands.filter_vector_step;
+  block.first = true;
+  block.num_rows = row_run.num_taps;
+  const int64_t first_row = row_run.first_src + row * rows.pitch;
+  TapRange src_rows = {0, 0};
+  if (row_run.num_taps > 0) {
+    src_rows = ClipToSource(rows, first_row, row_run.num_taps);
+  }
+  block.begin_row = src_rows.begin;
+  block.end_row = src_rows.end;
+  const S* src_row =
+      operands.src +
+      (first_row + src_rows.begin * rows.pitch) * operands.src_row_step;
+  // What the next row of the phase finds new.
+  const int64_t next = first_row + row_run.num_taps * rows.pitch;
+  block.prefetch = next < operands.prefetch_rows
+                       ? operands.src + next * operands.src_row_step
+                       : nullptr;
+  const auto sum_tiles = [&](auto tile_cols) {
+    constexpr int kCols = decltype(tile_cols)::kValue;
+    if (cols.pad % 2 == 0) {
+      SumRowOfStridedTiles<N, kCols, kTaps, kHalfEven>(
+          problem, block, src_row, 0, cols.dst_size, channels, sums, done);
+    } else {
+      SumRowOfStridedTiles<N, kCols, kTaps, kHalfOdd>(
+          problem, block, src_row, 0, cols.dst_size, channels, sums, done);
+    }
+  };
+  if (problem.narrow) {
+    sum_tiles(Int<kNarrowSpreadCols>());
+  } else {
+    sum_tiles(Int<kSpreadCols<Isa>>());
   }
 }
 
@@ -381,28 +465,40 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
       const A* filter_row = filter + kPart * filter_vector_step;
 #pragma GCC unroll 16
       for (int col = 0; col < kCols; ++col) sum[col] = V{};
-      for (int64_t row = 0; row < num_rows; ++row) {
+      const auto add_row = [&](auto paired) __attribute__((always_inline)) {
+        constexpr bool kPaired = decltype(paired)::kValue;
         for (int64_t t = 0; t < num_taps; ++t) {
           const ScatteredTap& tap = taps[t];
-          const V weight = Access<A, N>::Load(filter_row + tap.filter);
-          const Columns<kCols, const S> columns(src_row + tap.src,
-                                                src_col_step);
+          const V loaded = Access<A, N>::Load(filter_row + tap.filter);
+          const V weight = kPaired ? loaded : LowerOfPairs<S>(loaded);
+          const S* const first = src_row + tap.src;
+          const Columns<kCols, const S> columns(first, src_col_step);
+          const Columns<kCols, const S> below(first + src_row_step,
+                                              src_col_step);
+          const auto add = [&](int col) __attribute__((always_inline)) {
+            sum[col] = AddProduct<S>(
+                sum[col],
+                LoadPart<kPart, N, kPaired>(columns[col], below[col]), weight);
+          };
           if (tap.begin == 0 && tap.end == kCols) {
 #pragma GCC unroll 16
-            for (int col = 0; col < kCols; ++col) {
-              sum[col] += LoadPart<kPart, N>(columns[col]) * weight;
-            }
+            for (int col = 0; col < kCols; ++col) add(col);
           } else {
 #pragma GCC unroll 16
             for (int col = 0; col < kCols; ++col) {
               if (col < tap.begin || col >= tap.end) continue;
-              sum[col] += LoadPart<kPart, N>(columns[col]) * weight;
+              add(col);
             }
           }
         }
-        src_row += src_row_step;
-        filter_row += filter_row_step;
+        src_row += (kPaired ? 2 : 1) * src_row_step;
+        filter_row += (kPaired ? 2 : 1) * filter_row_step;
+      };
+      int64_t row = 0;
+      if constexpr (kPairsRows<S>) {
+        for (; row + 1 < num_rows; row += 2) add_row(Int<true>());
       }
+      for (; row < num_rows; ++row) add_row(Int<false>());
     };
     V sum[kCols];
     if constexpr (kParts<S> > 1) {

@@ -15,6 +15,7 @@ struct Generic {
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kTakesApart = true;
+  static constexpr bool kPairsRows = false;
   static constexpr int kMaxSums = 10;
   static constexpr int kGradientCols = 4;
 };

@@ -44,8 +44,10 @@ struct GatherProblem {
   int64_t tile_rows;
   int64_t most_taps;  // neighbouring tap columns that reach a position
   bool takes_apart;   // see EvenOddBFloat16
+  bool pairs_rows;    // as well; see PairedBFloat16
   bool narrow;     // tiles have kPairNarrowCols or kNarrowCols positions a row
   bool strided;    // tiles see windows that move by stride 2, in one row
+  bool spread;     // tiles are neighbours in the image, of stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   bool copied;     // see CopiedGather; row_panels are of its units
   bool folded;     // planes of an image are done together; see GatherPlanes
@@ -110,6 +112,11 @@ static inline int64_t TapBlocks(const FilterGradientProblem& problem) {
 static inline int64_t Passes(const GatherProblem& problem) {
   return problem.backward ? problem.depth_multiplier : 1;
 }
+// From a tap to the one that meets the next source row for the same position.
+static inline int64_t NextTapRow(const GatherProblem& problem) {
+  return (problem.strided ? 1 : problem.rows.tap_step) *
+         problem.cols.filter_size;
+}
 // Tiles, one below the other, of a row phase.
 static inline int64_t TilesDown(const GatherProblem& problem) {
   return (PhaseSize(problem.rows, 0) + problem.tile_rows - 1) /
@@ -141,6 +148,7 @@ struct KernelTable {
   int pair_max_taps;  // Tiles have two rows up to so many neighbouring taps,
   bool pair_blocks;   // and, if this holds, with more than max_taps.
   bool takes_apart;   // bfloat16; see EvenOddBFloat16
+  bool pairs_rows;    // of it, too; see PairedBFloat16
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_multiplied[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];

@@ -13,6 +13,7 @@
 //   kPairCols        positions in each row of such a tile; together with twice
 //   kPairNarrowCols  as many weights they should fit
 //   kTakesApart      whether bfloat16 is read as EvenOddBFloat16
+//   kPairsRows       whether it can be read as PairedBFloat16
 //   kMaxSums         taps whose sums the filter gradient keeps in registers
 //   kGradientCols    pixels of dY that go with them; together with a pixel of
 //                    the input they should fit
@@ -53,6 +54,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kPairMaxTaps,
           Isa::kPairBlocks,
           Isa::kTakesApart,
+          Isa::kPairsRows,
           {},
           {},
           {},

@@ -13,12 +13,18 @@ namespace tf_dwgrad {
 namespace {
 
 // Packs all taps of one part of kParts * N neighbouring filter channels, the
-// first of which is `filter`.
+// first of which is `filter`. If T is paired, each goes with the tap that comes
+// `next_row` taps after it, where there is one.
 template <int kPart, int N, typename T, typename A>
 void PackFilterPart(const T* filter, int64_t taps, int64_t filter_depth,
-                    A* to) {
+                    A* to, int64_t next_row = 0) {
+  static constexpr T kZeros[kParts<T> * N] = {};
   for (int64_t tap = 0; tap < taps; ++tap) {
-    Access<A, N>::Store(LoadPart<kPart, N>(filter + tap * filter_depth),
+    const int64_t next = tap + next_row;
+    const T* below = next >= 0 && next < taps ? filter + next * filter_depth
+                                              : kZeros;
+    Access<A, N>::Store(LoadPart<kPart, N, kPairsRows<T>>(
+                            filter + tap * filter_depth, below),
                         to + tap * N);
   }
 }
@@ -27,13 +33,14 @@ void PackFilterPart(const T* filter, int64_t taps, int64_t filter_depth,
 // cover them as those of a tile do.
 template <int N, typename T, typename A>
 void PackFilterBlock(const T* filter, int64_t taps, int64_t filter_depth,
-                     int64_t channels, A* to) {
+                     int64_t channels, A* to, int64_t next_row = 0) {
   constexpr int kLanes = kParts<T> * N;
   for (int64_t index = 0; index * kLanes < channels; ++index) {
     const T* from = filter + FirstLane<kLanes>(index, channels);
-    PackFilterPart<0, N>(from, taps, filter_depth, to);
+    PackFilterPart<0, N>(from, taps, filter_depth, to, next_row);
     if constexpr (kParts<T> > 1) {
-      PackFilterPart<1, N>(from, taps, filter_depth, to + taps * N);
+      PackFilterPart<1, N>(from, taps, filter_depth, to + taps * N,
+                           next_row);
     }
     to += kParts<T> * taps * N;
   }

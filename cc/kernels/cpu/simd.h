@@ -248,28 +248,66 @@ struct EvenOddBFloat16 {
   uint16_t bits;
 };
 
+// BFloat16 read a register of each of two pixels at a time, one below the
+// other, for an instruction that adds the products of a pair to a float: it
+// makes two vectors of pairs, each with the elements of one pixel in the lower
+// halves and those of the other in the upper ones. The taps are such pairs,
+// too. Vectors of pairs go by as vectors of floats.
+struct PairedBFloat16 {
+  uint16_t bits;
+};
+
 // How many vectors of accumulators a register full of T makes, if they are
 // taken apart.
 template <typename T>
 constexpr int kParts = 1;
 template <>
 constexpr int kParts<EvenOddBFloat16> = 2;
+template <>
+constexpr int kParts<PairedBFloat16> = 2;
 
-// What T is read as to be taken apart.
+template <typename T>
+constexpr bool kPairsRows = false;
+template <>
+constexpr bool kPairsRows<PairedBFloat16> = true;
+
+// What T is read as to be taken apart, and to be paired as well.
 template <typename T>
 struct TakenApart {
   typedef T type;
+  typedef T paired_type;
 };
 template <>
 struct TakenApart<BFloat16> {
   typedef EvenOddBFloat16 type;
+  typedef PairedBFloat16 paired_type;
 };
 
-// The part kPart of the kParts * N elements from `from` on.
-template <int kPart, int N, typename T>
-inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(const T* from) {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+// The part kPart of pairs: of every eight neighbours the first four, or the
+// last. Faster than to take apart what is at even and at odd places.
+template <int kPart>
+inline Vector<float, 16> Interleave(__m512i lower, __m512i upper) {
+  // With a mask, because GCC warns of a variable in those without.
+  return BitCast<Vector<float, 16>>(
+      kPart == 0 ? _mm512_maskz_unpacklo_epi16(~__mmask32{0}, lower, upper)
+                 : _mm512_maskz_unpackhi_epi16(~__mmask32{0}, lower, upper));
+}
+#endif
+
+// The part kPart of the kParts * N elements from `from` on, if T is paired,
+// each with the one below it or, unless kPaired, with zero.
+template <int kPart, int N, bool kPaired = false, typename T>
+inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(
+    const T* from, const T* below = nullptr) {
   if constexpr (kParts<T> == 1) {
     return Access<T, N>::Load(from);
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+  } else if constexpr (kPairsRows<T>) {
+    return Interleave<kPart>(
+        LoadBits<__m512i>(from),
+        kPaired ? LoadBits<__m512i>(below) : _mm512_setzero_si512());
+#endif
   } else {
     typedef Vector<uint32_t, N> Bits;
     const Bits pairs = LoadBits<Bits>(from);
@@ -278,15 +316,46 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(const T* from) {
   }
 }
 
-// Rounds the two parts and puts them together again.
-template <int N>
-inline Vector<uint32_t, N> JoinEvenOdd(Vector<float, N> even,
-                                       Vector<float, N> odd) {
+// Of paired taps, the lower of each; the upper becomes zero.
+template <typename T, typename V>
+inline V LowerOfPairs(const V& taps) {
+  if constexpr (kPairsRows<T>) {
+    typedef Vector<uint32_t, sizeof(V) / sizeof(uint32_t)> Bits;
+    return BitCast<V>(BitCast<Bits>(taps) & 0xffffu);
+  } else {
+    return taps;
+  }
+}
+
+// sum + pixel * tap, or plus both products of a pair.
+template <typename T, typename V>
+inline __attribute__((always_inline)) V AddProduct(const V& sum, const V& pixel,
+                                                   const V& tap) {
+#if defined(__AVX512BF16__)
+  if constexpr (kPairsRows<T>) {
+    return BitCast<V>(_mm512_dpbf16_ps(BitCast<__m512>(sum),
+                                       BitCast<__m512bh>(pixel),
+                                       BitCast<__m512bh>(tap)));
+  }
+#endif
+  return sum + pixel * tap;
+}
+
+// Rounds the two parts of T and puts them together again.
+template <typename T, int N>
+inline Vector<uint32_t, N> JoinParts(Vector<float, N> even,
+                                     Vector<float, N> odd) {
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
   if constexpr (N == 16) {
     typedef Vector<uint16_t, 2 * N> Halves;
     const Halves rounded = BitCast<Halves>(
         _mm512_cvtne2ps_pbh(BitCast<__m512>(odd), BitCast<__m512>(even)));
+    if constexpr (kPairsRows<T>) {
+      typedef Vector<uint64_t, N / 2> Fours;
+      const Fours order = {0, 4, 1, 5, 2, 6, 3, 7};
+      return BitCast<Vector<uint32_t, N>>(
+          __builtin_shuffle(BitCast<Fours>(rounded), order));
+    }
     const Halves order = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -309,22 +378,13 @@ inline void PrefetchToWrite(const void* line) {
 }
 
 // A store past the caches to an address that is a multiple of the vector's
-// size, or, of vectors of 64 bytes, of half of it: the line is neither read
-// first nor kept. Needs FinishStreaming before another thread may read it.
+// size: the line is neither read first nor kept. Needs FinishStreaming before
+// another thread may read it.
 template <typename V>
 inline void Stream(V value, void* to) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
-    const __m512i bits = BitCast<__m512i>(value);
-    if (reinterpret_cast<uintptr_t>(to) % sizeof(V) == 0) {
-      _mm512_stream_si512(static_cast<__m512i*>(to), bits);
-    } else {
-      __m256i* const halves = static_cast<__m256i*>(to);
-      _mm256_stream_si256(halves,
-                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 0));
-      _mm256_stream_si256(halves + 1,
-                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 1));
-    }
+    _mm512_stream_si512(static_cast<__m512i*>(to), BitCast<__m512i>(value));
     return;
   }
 #endif
@@ -341,6 +401,20 @@ inline void Stream(V value, void* to) {
   }
 #endif
   __builtin_memcpy(to, &value, sizeof(value));
+}
+
+// The same for half of that address, half by half.
+template <typename V>
+inline void StreamHalves(V value, void* to) {
+  struct Halves {
+    unsigned char lower[sizeof(V) / 2];
+    unsigned char upper[sizeof(V) / 2];
+  };
+  typedef Vector<unsigned char, sizeof(V) / 2> Half;
+  const Halves halves = BitCast<Halves>(value);
+  Stream(LoadBits<Half>(halves.lower), to);
+  Stream(LoadBits<Half>(halves.upper),
+         static_cast<unsigned char*>(to) + sizeof(V) / 2);
 }
 
 inline void FinishStreaming() {

@@ -39,9 +39,37 @@ struct TapBlock {
   bool first;  // the sums start at zero
 };
 
+// From a position to the next the window moves by kStride pixels, or, in the
+// input gradient of stride 2 where both phases share a tile, by half a pixel:
+// at the first position, an even or an odd tap is the highest that reaches it.
+constexpr int kHalfEven = -1;
+constexpr int kHalfOdd = -2;
+
+// That tap.
+template <int kTaps, int kStride>
+constexpr int kHighestTap = kStride == kHalfEven ? (kTaps - 1) / 2 * 2
+                                                 : kTaps / 2 * 2 - 1;
+
 // The window of a tile: pixels of a row that it reads.
 template <int kCols, int kTaps, int kStride>
-constexpr int kWindow = (kCols - 1) * kStride + kTaps;
+constexpr int kWindow = kStride > 0
+                            ? (kCols - 1) * kStride + kTaps
+                            : (kCols - 1 + kHighestTap<kTaps, kStride>) / 2 + 1;
+
+// How many pixels it moves from a tile to the next.
+template <int kCols, int kStride>
+constexpr int kWindowStep = kStride > 0 ? kCols * kStride : kCols / 2;
+
+// The position of a tile that a tap leads to from pixel j of its window, or -1.
+template <int kCols, int kTaps, int kStride>
+constexpr int PositionOf(int j, int tap) {
+  const int from_first = kStride > 0 ? j - tap
+                                     : 2 * j + tap - kHighestTap<kTaps, kStride>;
+  if (from_first < 0) return -1;
+  if (kStride > 0 && from_first % kStride != 0) return -1;
+  const int position = kStride > 0 ? from_first / kStride : from_first;
+  return position < kCols ? position : -1;
+}
 
 // Which columns of a window do not exist. Of those at the edges of most images,
 // half of the taps, the compiler may know; any others are looked at one by one.
@@ -59,25 +87,31 @@ constexpr int MissingOnRight(Border border, int taps) {
 template <int kCols, int kTaps>
 constexpr bool kKnowsBorders = kTaps == 7 && kCols == 7;
 
-// The parts kFirstPart, kFirstPart + 1, ... of a pixel.
-template <int kFirstPart, int N, int kSets, typename S, typename V>
+// The parts kFirstPart, kFirstPart + 1, ... of a pixel, or of a pair.
+template <int kFirstPart, int N, bool kPaired, int kSets, typename S,
+          typename V>
 inline __attribute__((always_inline)) void LoadParts(const S* from,
+                                                     const S* below,
                                                      V (&parts)[kSets]) {
-  parts[0] = LoadPart<kFirstPart, N>(from);
-  if constexpr (kSets > 1) parts[1] = LoadPart<kFirstPart + 1, N>(from);
+  parts[0] = LoadPart<kFirstPart, N, kPaired>(from, below);
+  if constexpr (kSets > 1) {
+    parts[1] = LoadPart<kFirstPart + 1, N, kPaired>(from, below);
+  }
 }
 
-// Adds what one source row gives to the tile rows that it reaches. `first` and
-// `second` are the taps of those. There is a set of sums, and of taps, for each
-// part that is done here.
-template <bool kReachesFirst, bool kReachesSecond, int kPart, int N, int kSets,
-          int kRows, int kCols, int kTaps, int kStride, Border kBorder,
-          typename S, typename V>
+// Adds what one source row gives to the tile rows that it reaches, or, if
+// kPaired, that row and the next one. `first` and `second` are the taps of
+// those. There is a set of sums, and of taps, for each part that is done here.
+template <bool kReachesFirst, bool kReachesSecond, bool kPaired, int kPart,
+          int N, int kSets, int kRows, int kCols, int kTaps, int kStride,
+          Border kBorder, typename S, typename V>
 inline __attribute__((always_inline)) void AddSourceRow(
     const TapBlock<S>& block, const S* src, const V (&first)[kSets][kTaps],
     const V (&second)[kSets][kTaps], V (&sum)[kSets][kRows][kCols]) {
   constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
   const Columns<kPixels, const S> columns(src, block.src_col_step);
+  const Columns<kPixels, const S> below(src + block.src_row_step,
+                                        block.src_col_step);
 #pragma GCC unroll 32
   for (int j = 0; j < kPixels; ++j) {
     if (kBorder == kAnyBorder
@@ -85,16 +119,22 @@ inline __attribute__((always_inline)) void AddSourceRow(
             : j >= MissingOnLeft(kBorder, kTaps) &&
                   j < kPixels - MissingOnRight(kBorder, kTaps)) {
       V pixel[kSets];
-      LoadParts<kPart, N>(columns[j], pixel);
+      LoadParts<kPart, N, kPaired>(columns[j], below[j], pixel);
 #pragma GCC unroll 2
       for (int set = 0; set < kSets; ++set) {
 #pragma GCC unroll 16
         for (int tap = 0; tap < kTaps; ++tap) {
-          const int col = (j - tap) / kStride;
-          if (j < tap || (j - tap) % kStride != 0 || col >= kCols) continue;
-          if (kReachesFirst) sum[set][0][col] += pixel[set] * first[set][tap];
+          const int col = PositionOf<kCols, kTaps, kStride>(j, tap);
+          if (col < 0) continue;
+          V& first_sum = sum[set][0][col];
+          V& second_sum = sum[set][kRows - 1][col];
+          if (kReachesFirst) {
+            first_sum =
+                AddProduct<S>(first_sum, pixel[set], first[set][tap]);
+          }
           if (kReachesSecond) {
-            sum[set][kRows - 1][col] += pixel[set] * second[set][tap];
+            second_sum =
+                AddProduct<S>(second_sum, pixel[set], second[set][tap]);
           }
         }
       }
@@ -102,7 +142,9 @@ inline __attribute__((always_inline)) void AddSourceRow(
   }
 }
 
-template <int N, int kSets, int kTaps, typename S, typename A, typename V>
+// If S is paired but kPaired is not set, of taps that meet a single row.
+template <bool kPaired, int N, int kSets, int kTaps, typename S, typename A,
+          typename V>
 inline __attribute__((always_inline)) void LoadTaps(const TapBlock<S>& block,
                                                     const A* filter,
                                                     V (&taps)[kSets][kTaps]) {
@@ -110,9 +152,10 @@ inline __attribute__((always_inline)) void LoadTaps(const TapBlock<S>& block,
   for (int set = 0; set < kSets; ++set) {
 #pragma GCC unroll 16
     for (int tap = 0; tap < kTaps; ++tap) {
-      taps[set][tap] =
+      const V loaded =
           Access<A, N>::Load(filter + set * block.filter_vector_step +
                              tap * block.filter_col_step);
+      taps[set][tap] = kPaired ? loaded : LowerOfPairs<S>(loaded);
     }
   }
 }
@@ -123,36 +166,40 @@ template <int kPart, int N, int kSets, int kRows, int kCols, int kTaps,
 inline __attribute__((always_inline)) void AddSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kSets][kRows][kCols]) {
-  V first[kSets][kTaps], second[kSets][kTaps];
   filter += block.begin_row * block.filter_row_step;
   int64_t row = block.begin_row;
-  const auto step = [&] {
-    ++row;
-    src += block.src_row_step;
-    filter += block.filter_row_step;
+  // Row `row`, or if `paired` two rows, of which each reaches the same.
+  const auto add = [&](auto reaches_first, auto reaches_second,
+                       auto paired) __attribute__((always_inline)) {
+    constexpr bool kReachesFirst = decltype(reaches_first)::kValue;
+    constexpr bool kReachesSecond = decltype(reaches_second)::kValue;
+    constexpr bool kPaired = decltype(paired)::kValue;
+    V first[kSets][kTaps], second[kSets][kTaps];
+    if (kReachesFirst) LoadTaps<kPaired, N>(block, filter, first);
+    if (kReachesSecond) {
+      LoadTaps<kPaired, N>(block, filter - block.filter_row_step, second);
+    }
+    AddSourceRow<kReachesFirst, kReachesSecond, kPaired, kPart, N, kSets, kRows,
+                 kCols, kTaps, kStride, kBorder>(block, src, first, second,
+                                                 sum);
+    constexpr int kStep = kPaired ? 2 : 1;
+    row += kStep;
+    src += kStep * block.src_row_step;
+    filter += kStep * block.filter_row_step;
   };
-  if (kRows == 2 && row == 0 && row < block.end_row) {
-    LoadTaps<N>(block, filter, first);
-    AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kBorder>(block, src, first, second, sum);
-    step();
-  }
+  constexpr Int<true> kYes;
+  constexpr Int<false> kNo;
+  constexpr Int<kRows == 2> kTwo;
+  if (kRows == 2 && row == 0 && row < block.end_row) add(kYes, kNo, kNo);
   const int64_t shared_end =
       block.num_rows < block.end_row ? block.num_rows : block.end_row;
-  while (row < shared_end) {
-    LoadTaps<N>(block, filter, first);
-    if (kRows == 2) {
-      LoadTaps<N>(block, filter - block.filter_row_step, second);
-    }
-    AddSourceRow<true, kRows == 2, kPart, N, kSets, kRows, kCols, kTaps,
-                 kStride, kBorder>(block, src, first, second, sum);
-    step();
+  if constexpr (kPairsRows<S>) {
+    while (row + 1 < shared_end) add(kYes, kTwo, kYes);
+    if (row < shared_end) add(kYes, kTwo, kNo);
+  } else {
+    while (row < shared_end) add(kYes, kTwo, kNo);
   }
-  if (kRows == 2 && row < block.end_row) {
-    LoadTaps<N>(block, filter - block.filter_row_step, second);
-    AddSourceRow<false, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kBorder>(block, src, first, second, sum);
-  }
+  if (kRows == 2 && row < block.end_row) add(kNo, kYes, kNo);
 }
 
 // All source rows of a small filter; none is missing. Its taps stay in
@@ -163,32 +210,67 @@ template <int kPart, int N, int kSets, int kRows, int kCols, int kTapRows,
 inline __attribute__((always_inline)) void AddAllSourceRows(
     const TapBlock<S>& block, const S* src, const A* filter,
     V (&sum)[kSets][kRows][kCols]) {
+  constexpr Int<true> kYes;
+  constexpr Int<false> kNo;
+  if constexpr (kPairsRows<S>) {
+    // Source row `row`, which meets tap row `row` for the first tile row and
+    // the one before for the second.
+    const auto add = [&](auto source_row, auto reaches_first,
+                         auto reaches_second,
+                         auto paired) __attribute__((always_inline)) {
+      constexpr int kRow = decltype(source_row)::kValue;
+      constexpr bool kReachesFirst = decltype(reaches_first)::kValue;
+      constexpr bool kReachesSecond = decltype(reaches_second)::kValue;
+      constexpr bool kPaired = decltype(paired)::kValue;
+      V first[kSets][kTaps], second[kSets][kTaps];
+      const A* taps = filter + kRow * block.filter_row_step;
+      if (kReachesFirst) LoadTaps<kPaired, N>(block, taps, first);
+      if (kReachesSecond) {
+        LoadTaps<kPaired, N>(block, taps - block.filter_row_step, second);
+      }
+      AddSourceRow<kReachesFirst, kReachesSecond, kPaired, kPart, N, kSets,
+                   kRows, kCols, kTaps, kStride, kBorder>(
+          block, src + kRow * block.src_row_step, first, second, sum);
+    };
+    static_assert(kTapRows <= 3, "rows are paired by hand");
+    if constexpr (kRows == 1) {
+      add(Int<0>(), kYes, kNo, Int<(kTapRows > 1)>());
+      if constexpr (kTapRows == 3) add(Int<2>(), kYes, kNo, kNo);
+    } else if constexpr (kTapRows == 2) {
+      // The rows of a tile have pairs of their own.
+      add(Int<0>(), kYes, kNo, kYes);
+      add(Int<1>(), kNo, kYes, kYes);
+    } else {
+      add(Int<0>(), kYes, kNo, kNo);
+      if constexpr (kTapRows == 3) add(Int<1>(), kYes, kYes, kYes);
+      add(Int<kTapRows>(), kNo, kYes, kNo);
+    }
+    return;
+  }
   V taps[kTapRows][kSets][kTaps];
 #pragma GCC unroll 4
   for (int row = 0; row < kTapRows; ++row) {
-    LoadTaps<N>(block, filter, taps[row]);
+    LoadTaps<false, N>(block, filter, taps[row]);
     filter += block.filter_row_step;
   }
+  const auto add = [&](auto reaches_first, auto reaches_second, int row)
+      __attribute__((always_inline)) {
+    constexpr bool kReachesFirst = decltype(reaches_first)::kValue;
+    constexpr bool kReachesSecond = decltype(reaches_second)::kValue;
+    AddSourceRow<kReachesFirst, kReachesSecond, false, kPart, N, kSets, kRows,
+                 kCols, kTaps, kStride, kBorder>(
+        block, src, taps[kReachesFirst ? row : 0],
+        taps[kReachesSecond ? row - 1 : 0], sum);
+    src += block.src_row_step;
+  };
   if constexpr (kRows == 1) {
 #pragma GCC unroll 4
-    for (int row = 0; row < kTapRows; ++row) {
-      AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                   kBorder>(block, src, taps[row], taps[row], sum);
-      src += block.src_row_step;
-    }
+    for (int row = 0; row < kTapRows; ++row) add(kYes, kNo, row);
   } else {
-    AddSourceRow<true, false, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kBorder>(block, src, taps[0], taps[0], sum);
-    src += block.src_row_step;
+    add(kYes, kNo, 0);
 #pragma GCC unroll 4
-    for (int row = 1; row < kTapRows; ++row) {
-      AddSourceRow<true, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                   kBorder>(block, src, taps[row], taps[row - 1], sum);
-      src += block.src_row_step;
-    }
-    AddSourceRow<false, true, kPart, N, kSets, kRows, kCols, kTaps, kStride,
-                 kBorder>(block, src, taps[kTapRows - 1], taps[kTapRows - 1],
-                          sum);
+    for (int row = 1; row < kTapRows; ++row) add(kYes, kYes, row);
+    add(kNo, kYes, kTapRows);
   }
 }
 
@@ -231,8 +313,7 @@ inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
 // Adds a block of taps to the sums of `tiles` neighbouring tiles. If there are
 // several, the block must be their only one. kTapRows is the number of tap rows
 // if all their source rows exist and there is no other block, or 0 for any.
-// From a position to the next the window moves by kStride pixels. Unless it is
-// kAnyBorder, all positions exist.
+// Unless it is kAnyBorder, all positions exist.
 template <int N, int kRows, int kCols, int kTapRows, int kTaps, int kStride,
           Border kBorder, typename S>
 void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
@@ -249,12 +330,13 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
   for (int64_t tile = 0; tile < tiles; ++tile) {
     A* panel = sums.panel;
     const A* filter = block.filter;
-    const int64_t src_offset = tile * kCols * kStride * block.src_col_step;
+    constexpr int kStep = kWindowStep<kCols, kStride>;
+    const int64_t src_offset = tile * kStep * block.src_col_step;
     const int64_t dst_offset = tile * kCols * sums.col_step;
     for (int64_t index = 0; index * kLanes < channels; ++index) {
       const int64_t c = FirstLane<kLanes>(index, channels);
       if (block.prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
-        PrefetchTile<kRows * kStride, kCols * kStride, false>(
+        PrefetchTile<(kStride > 0 ? kRows * kStride : kRows), kStep, false>(
             block.prefetch + src_offset + c, block.src_row_step,
             block.src_col_step);
         if (sums.prefetch_dst) {

@@ -40,45 +40,67 @@ inline int64_t FirstLane(int64_t index, int64_t channels) {
   return index * N + N <= channels ? index * N : channels - N;
 }
 
+// Pointers `step` elements apart. They are members rather than an array, which
+// the compiler would keep in memory.
+template <int kPointers, typename S>
+struct PointerRow {
+  S* first;
+  PointerRow<kPointers - 1, S> rest;
+
+  inline __attribute__((always_inline)) PointerRow(S* start, int64_t step)
+      : first(Hide(start)), rest(first + step, step) {}
+  inline __attribute__((always_inline)) S* at(int index) const {
+    return index == 0 ? first : rest.at(index - 1);
+  }
+  // Hides where the pointer comes from.
+  static inline __attribute__((always_inline)) S* Hide(S* pointer) {
+    asm("" : "+r"(pointer));
+    return pointer;
+  }
+};
+template <typename S>
+struct PointerRow<0, S> {
+  inline __attribute__((always_inline)) PointerRow(S*, int64_t) {}
+  inline __attribute__((always_inline)) S* at(int) const { return nullptr; }
+};
+
 // Neighbouring columns of one row, `step` elements apart. A pointer for every
 // third column is enough for the addressing modes of the CPU; left to itself,
 // the compiler keeps one for each and runs out of registers.
 template <int kColumns, typename S>
 struct Columns {
   static constexpr int kGroup = 3;
-  S* group[(kColumns + kGroup - 1) / kGroup];
+  PointerRow<(kColumns + kGroup - 1) / kGroup, S> groups;
   int64_t step;
 
   inline __attribute__((always_inline)) Columns(S* first, int64_t col_step)
-      : step(col_step) {
-    S* pointer = first;
-#pragma GCC unroll 16
-    for (S*& start : group) {
-      start = pointer;
-      // Hides where the pointer comes from.
-      asm("" : "+r"(start));
-      pointer = start + kGroup * step;
-    }
-  }
+      : groups(first, kGroup * col_step), step(col_step) {}
   inline __attribute__((always_inline)) S* operator[](int column) const {
-    return group[column / kGroup] + column % kGroup * step;
+    return groups.at(column / kGroup) + column % kGroup * step;
   }
 };
 
-// Writes the sums of a position to dst. If S comes in parts, `sum` is the last
-// and the others lie at `others`.
+// The sums of a position as they go to dst where those are as large as S. If S
+// comes in parts, `sum` is the last and the others lie at `others`.
+template <int N, typename S, typename V, typename A>
+inline __attribute__((always_inline)) auto JoinSums(const V& sum,
+                                                    const A* others) {
+  if constexpr (kParts<S> > 1) {
+    return JoinParts<S, N>(LoadBits<V>(others), sum);
+  } else {
+    return sum;
+  }
+}
+
+// Writes them to dst.
 template <bool kStream, int N, typename S, typename V, typename A>
 inline __attribute__((always_inline)) void StoreSums(const V& sum,
                                                      const A* others, S* to) {
-  if constexpr (kParts<S> > 1) {
-    const auto joined = JoinEvenOdd<N>(LoadBits<V>(others), sum);
-    if constexpr (kStream) {
-      Stream(joined, to);
-    } else {
-      __builtin_memcpy(to, &joined, sizeof(joined));
-    }
-  } else if constexpr (kStream) {
-    Stream(sum, to);
+  if constexpr (kStream) {
+    Stream(JoinSums<N, S>(sum, others), to);
+  } else if constexpr (kParts<S> > 1) {
+    const auto joined = JoinSums<N, S>(sum, others);
+    __builtin_memcpy(to, &joined, sizeof(joined));
   } else {
     Access<S, N>::Store(sum, to);
   }
@@ -159,8 +181,9 @@ inline __attribute__((always_inline)) void StreamTileRow(
   }
 }
 
-// The same if positions begin in different places of a line. The sums are in
-// the panel, too: this is no part of the loops that need all registers.
+// The same if positions begin in different places of a line, of vectors as long
+// as a line also in the middle of one. The sums are in the panel, too: this is
+// no part of the loops that need all registers.
 template <int N, typename S, typename A>
 __attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
                                                    const A* others, S* lines,
@@ -171,8 +194,17 @@ __attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
   constexpr int64_t kLine = kLineBytes / sizeof(S);
   for (int64_t col = 0; col < cols; ++col) {
     S* const to = dst + col * step;
-    S* const line = lines + col * kLine;
     const V sum = LoadBits<V>(sums + col * N);
+    if constexpr (kVectorsOfLine<N, S> == 1) {
+      const auto joined = JoinSums<N, S>(sum, others + col * N);
+      if (reinterpret_cast<uintptr_t>(to) % sizeof(joined) == 0) {
+        Stream(joined, to);
+      } else {
+        StreamHalves(joined, to);
+      }
+      continue;
+    }
+    S* const line = lines + col * kLine;
     const int64_t piece = PieceOfLine<N>(to);
     if (piece < kVectorsOfLine<N, S> - 1 && !last) {
       StoreSums<false, N>(sum, others + col * N, line + piece * kParts<S> * N);
@@ -217,7 +249,9 @@ inline __attribute__((always_inline)) void WriteTileRow(
   if constexpr (kCanStream<S>) {
     if (sums.stream) {
       constexpr int64_t kLine = kLineBytes / sizeof(S);
-      if (kVectorsOfLine<N, S> > 1 && sums.col_step % kLine != 0) {
+      if (sums.col_step % kLine != 0 ||
+          (kVectorsOfLine<N, S> == 1 &&
+           reinterpret_cast<uintptr_t>(dst) % kLineBytes != 0)) {
         KeepTileRow<N>(sum, last_part);
         StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,
                                sums.col_step, kAllCols ? kCols : sums.cols);

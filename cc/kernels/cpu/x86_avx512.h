@@ -18,6 +18,11 @@ struct Avx512 {
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kTakesApart = true;
+#if defined(__AVX512BF16__)
+  static constexpr bool kPairsRows = true;
+#else
+  static constexpr bool kPairsRows = false;
+#endif
   static constexpr int kMaxSums = 24;
   static constexpr int kGradientCols = 7;
 };
