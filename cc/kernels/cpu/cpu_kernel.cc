@@ -249,9 +249,13 @@ bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes) {
 constexpr int64_t kLeastPairedRows = 3;
 
 // Vectors of taken-apart pixels are twice as long: not too much of the last one
-// may be channels that its neighbour has done.
-bool IsWorthTakingApart(int64_t depth, int64_t lanes) {
-  return depth >= lanes && CeilDiv(depth, lanes) * lanes * 10 <= depth * 11;
+// may be channels that its neighbour has done. Pairs make up for more of them.
+bool IsWorthTakingApart(const GatherProblem& problem, int64_t lanes) {
+  const int64_t depth = problem.in_depth;
+  const double most = problem.pairs_rows && !problem.spread ? 1.34 : 1.1;
+  return depth >= lanes &&
+         static_cast<double>(CeilDiv(depth, lanes) * lanes) <=
+             most * static_cast<double>(depth);
 }
 
 // Where pixels lie so far apart that the same channels of all of them compete
@@ -443,11 +447,11 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
     problem.spread = UsesSpreadTiles(problem);
     problem.narrow = UsesNarrowTiles(problem, lanes) ||
                      LeavesLinesOpen(problem, kernels, type);
-    problem.takes_apart = kernels.takes_apart &&
-                          type == ElementType::kBFloat16 &&
-                          IsWorthTakingApart(dst_depth, 2 * lanes);
-    problem.pairs_rows = problem.takes_apart && kernels.pairs_rows &&
+    problem.pairs_rows = kernels.pairs_rows &&
                          MostTaps(problem.rows) >= kLeastPairedRows;
+    problem.takes_apart =
+        kernels.takes_apart && type == ElementType::kBFloat16 &&
+        IsWorthTakingApart(problem, 2 * lanes);
     const int64_t parts = problem.takes_apart ? 2 : 1;
     problem.tile_rows = TileRows(problem, kernels);
     problem.copied = CompetesForCache(problem, kernels, lanes, SizeOf(type)) &&

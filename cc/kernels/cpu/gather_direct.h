@@ -66,7 +66,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   constexpr int kVectorBytes = kLanes * sizeof(T);
   const bool alternate = sums.col_step * sizeof(T) % kLineBytes != 0;
   const int aligned_bytes =
-      kVectorBytes == 64 && depth >= kMaxTileChannels && together && alternate
+      kVectorBytes == 64 && depth >= kMaxTileChannels && together && alternate && !problem.spread
           ? kVectorBytes / 2
           : kVectorBytes;
   sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&

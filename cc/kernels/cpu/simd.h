@@ -403,18 +403,24 @@ inline void Stream(V value, void* to) {
   __builtin_memcpy(to, &value, sizeof(value));
 }
 
-// The same for half of that address, half by half.
+// The same of vectors of 64 bytes to an address that may also be a multiple of
+// half of that.
 template <typename V>
-inline void StreamHalves(V value, void* to) {
-  struct Halves {
-    unsigned char lower[sizeof(V) / 2];
-    unsigned char upper[sizeof(V) / 2];
-  };
-  typedef Vector<unsigned char, sizeof(V) / 2> Half;
-  const Halves halves = BitCast<Halves>(value);
-  Stream(LoadBits<Half>(halves.lower), to);
-  Stream(LoadBits<Half>(halves.upper),
-         static_cast<unsigned char*>(to) + sizeof(V) / 2);
+inline void StreamMaybeHalves(V value, void* to) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) {
+    if (reinterpret_cast<uintptr_t>(to) % sizeof(V) != 0) {
+      const __m512i bits = BitCast<__m512i>(value);
+      __m256i* const halves = static_cast<__m256i*>(to);
+      _mm256_stream_si256(halves,
+                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 0));
+      _mm256_stream_si256(halves + 1,
+                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 1));
+      return;
+    }
+  }
+#endif
+  Stream(value, to);
 }
 
 inline void FinishStreaming() {

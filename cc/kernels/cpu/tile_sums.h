@@ -161,7 +161,20 @@ inline __attribute__((always_inline)) void StreamTileRow(
     S* dst, int64_t step, int64_t cols) {
   constexpr int kPieces = kVectorsOfLine<N, S>;
   if constexpr (kPieces == 1) {
-    StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+    // Any place in a line is the begin of its second half.
+    const bool aligned =
+        (reinterpret_cast<uintptr_t>(dst) | step * sizeof(S)) % kLineBytes == 0;
+    if (aligned) {
+      StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+      return;
+    }
+    const Columns<kCols, S> columns(dst, step);
+#pragma GCC unroll 16
+    for (int col = 0; col < kCols; ++col) {
+      if (!kAllCols && col >= cols) continue;
+      StreamMaybeHalves(JoinSums<N, S>(sum[col], others + col * N),
+                        columns[col]);
+    }
   } else {
     constexpr int64_t kLine = kLineBytes / sizeof(S);
     const int64_t piece = PieceOfLine<N>(dst);
@@ -181,9 +194,8 @@ inline __attribute__((always_inline)) void StreamTileRow(
   }
 }
 
-// The same if positions begin in different places of a line, of vectors as long
-// as a line also in the middle of one. The sums are in the panel, too: this is
-// no part of the loops that need all registers.
+// The same if positions begin in different places of a line. The sums are in
+// the panel, too: this is no part of the loops that need all registers.
 template <int N, typename S, typename A>
 __attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
                                                    const A* others, S* lines,
@@ -194,17 +206,8 @@ __attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
   constexpr int64_t kLine = kLineBytes / sizeof(S);
   for (int64_t col = 0; col < cols; ++col) {
     S* const to = dst + col * step;
-    const V sum = LoadBits<V>(sums + col * N);
-    if constexpr (kVectorsOfLine<N, S> == 1) {
-      const auto joined = JoinSums<N, S>(sum, others + col * N);
-      if (reinterpret_cast<uintptr_t>(to) % sizeof(joined) == 0) {
-        Stream(joined, to);
-      } else {
-        StreamHalves(joined, to);
-      }
-      continue;
-    }
     S* const line = lines + col * kLine;
+    const V sum = LoadBits<V>(sums + col * N);
     const int64_t piece = PieceOfLine<N>(to);
     if (piece < kVectorsOfLine<N, S> - 1 && !last) {
       StoreSums<false, N>(sum, others + col * N, line + piece * kParts<S> * N);
@@ -249,9 +252,7 @@ inline __attribute__((always_inline)) void WriteTileRow(
   if constexpr (kCanStream<S>) {
     if (sums.stream) {
       constexpr int64_t kLine = kLineBytes / sizeof(S);
-      if (sums.col_step % kLine != 0 ||
-          (kVectorsOfLine<N, S> == 1 &&
-           reinterpret_cast<uintptr_t>(dst) % kLineBytes != 0)) {
+      if (kVectorsOfLine<N, S> > 1 && sums.col_step % kLine != 0) {
         KeepTileRow<N>(sum, last_part);
         StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,
                                sums.col_step, kAllCols ? kCols : sums.cols);
