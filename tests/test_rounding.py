@@ -76,14 +76,14 @@ def test_long_sums(case, data_format, dtype):
     check_rounding(case, seed=1)
 
 
-def check_special_value(seed, special):
+def check_special_value(seed, special, case=None):
     """One Inf or NaN in each operand in turn reaches only what its products reach.
 
     The reference has no product for a tap outside the image, so a special value, or its
     product with a zero, shows up wherever an op has one too many. The rest is integers
     and compared without tolerance.
     """
-    case = random_case(np.random.default_rng(seed))
+    case = case or random_case(np.random.default_rng(seed))
     for position, operand in enumerate(("x", "w", "dy")):
         rng = np.random.default_rng(seed)
         operands = integer_operands(case, rng)
@@ -106,6 +106,26 @@ def check_special_value(seed, special):
 @pytest.mark.parametrize("seed", range(20_000, 20_040))
 def test_special_value_reaches_only_its_products(seed, special):
     check_special_value(seed, special)
+
+
+@pytest.mark.parametrize("special", [np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("filter_size", [(2, 3), (3, 3), (4, 5), (5, 3)], ids=str)
+@pytest.mark.parametrize("steps", [(1, 1), (1, 2), (2, 1)], ids=str)
+def test_special_value_where_rows_are_paired(steps, filter_size, seed, special):
+    """Channels enough for the kernels that multiply two rows of bfloat16 at a time."""
+    stride, dilation = steps
+    case = Case(
+        1,
+        (6, 7),
+        64,
+        1,
+        filter_size,
+        strides=(stride, stride),
+        dilations=(dilation, dilation),
+        dtype="bfloat16",
+    )
+    check_special_value(seed, special, case)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

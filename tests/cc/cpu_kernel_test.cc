@@ -91,11 +91,62 @@ void TestLinesInPieces(Random& random) {
 
 // Two column phases that write the same lines of memory.
 void TestPhasesThatShareLines(Random& random) {
-  for (int64_t out : {1, 4, 7, 10}) {
-    const AxisGeometry cols = {2 * out - 1, out, 3, 2, 1, 1};
-    for (int64_t depth : {33, 40, 72, 520}) {
-      TestOps(random, ChannelsLast(2, {11, 6, 3, 2, 1, 1}, cols, depth),
-              {ConvOp::kBackpropInput});
+  for (int64_t filter : {3, 7}) {
+    for (int64_t out : {1, 4, 7, 10}) {
+      const AxisGeometry cols = {2 * out - 1, out, filter, 2, 1, filter / 2};
+      for (int64_t depth : {33, 40, 72, 520}) {
+        TestOps(random, ChannelsLast(2, {11, 6, 3, 2, 1, 1}, cols, depth),
+                {ConvOp::kBackpropInput});
+      }
+    }
+  }
+}
+
+// Tiles of both column phases of stride 2: those of one pixel to those of
+// several tiles, windows that begin before the source or end behind it, pixels
+// that no tap reaches, and rows of any kind.
+void TestSpreadTiles(Random& random) {
+  for (const int64_t filter : {3, 5}) {
+    for (const int64_t pad : {0, 1, 2, 3, 6}) {
+      for (const int64_t in : {1, 2, 7, 13, 16, 31, 44}) {
+        const int64_t out = (in + 2 * pad - filter) / 2 + 1;
+        if (in + 2 * pad < filter) continue;
+        const AxisGeometry cols = {in, out, filter, 2, 1, pad};
+        for (const AxisGeometry& rows :
+             {AxisGeometry{6, 3, 3, 2, 1, 0}, AxisGeometry{5, 3, 5, 2, 1, 2},
+              AxisGeometry{4, 4, 2, 1, 1, 1}, AxisGeometry{7, 2, 3, 3, 2, 1}}) {
+          for (const int64_t depth : {16, 40, 64}) {
+            TestOps(random, ChannelsLast(1, rows, cols, depth),
+                    {ConvOp::kBackpropInput});
+          }
+        }
+      }
+    }
+  }
+}
+
+// Tap rows that are done in pairs: an even or an odd number of them, of which
+// the source may lack any; with strides and dilations, and pixels that take
+// part of a vector more.
+void TestPairedRows(Random& random) {
+  for (const int64_t filter : {1, 2, 3, 4, 5, 6, 7, 12}) {
+    for (const int64_t size : {1, 2, 3, 8, 13}) {
+      for (const AxisGeometry& rows :
+           {AxisGeometry{size, size, filter, 1, 1, filter / 2},
+            AxisGeometry{size, size, filter, 1, 2, filter},
+            AxisGeometry{size, (size + 1) / 2, filter, 2, 1, filter / 2},
+            AxisGeometry{size, (size + 2) / 3, filter, 3, 2, filter}}) {
+        for (const AxisGeometry& cols :
+             {AxisGeometry{9, 9, 3, 1, 1, 1}, AxisGeometry{8, 8, 5, 1, 4, 8},
+              AxisGeometry{11, 6, 3, 2, 1, 1}}) {
+          for (const int64_t depth : {64, 80}) {
+            TestOp(random, ChannelsLast(1, rows, cols, depth),
+                   ConvOp::kBackpropInput, ElementType::kBFloat16);
+            TestOp(random, ChannelsLast(1, rows, cols, depth),
+                   ConvOp::kForward, ElementType::kBFloat16);
+          }
+        }
+      }
     }
   }
 }
@@ -205,6 +256,8 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestHalfLines(random);
   tf_dwgrad::TestLinesInPieces(random);
   tf_dwgrad::TestPhasesThatShareLines(random);
+  tf_dwgrad::TestSpreadTiles(random);
+  tf_dwgrad::TestPairedRows(random);
   tf_dwgrad::TestPagesApart(random);
   tf_dwgrad::TestCopied(random);
   tf_dwgrad::TestFewPlanes(random);

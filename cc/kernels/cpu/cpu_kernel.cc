@@ -245,8 +245,21 @@ bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes) {
           problem.in_depth >= kMaxTileChannels);
 }
 
-// Of fewer tap rows there is little to pair.
-constexpr int64_t kLeastPairedRows = 3;
+// Of fewer tap rows there is nothing to pair.
+constexpr int64_t kLeastPairedRows = 2;
+
+// In narrow tiles of few taps, sums of both parts of a pair stay in registers,
+// where wide ones put one part aside. That pays if no more positions are
+// computed in vain.
+bool PairsSuitNarrowTiles(const GatherProblem& problem) {
+  constexpr int64_t kWide = 7;
+  constexpr int64_t kNarrow = 4;
+  const int64_t positions = PhaseSize(problem.cols, 0);
+  return problem.takes_apart && problem.pairs_rows && !problem.spread &&
+         problem.most_taps <= 3 &&
+         CeilDiv(positions, kNarrow) * kNarrow <=
+             CeilDiv(positions, kWide) * kWide;
+}
 
 // Vectors of taken-apart pixels are twice as long: not too much of the last one
 // may be channels that its neighbour has done. Pairs make up for more of them.
@@ -468,7 +481,8 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
     problem.block_vectors *= parts;
     problem.narrow = problem.strided
                          ? problem.beyond_cache
-                         : problem.narrow || CompetesForOneSet(problem, type);
+                         : problem.narrow || PairsSuitNarrowTiles(problem) ||
+                               CompetesForOneSet(problem, type);
     // The filter and a tile of sums.
     scratch_bytes_ = static_cast<size_t>(problem.block_vectors *
                                          (filter_taps + kMaxPositions) *
