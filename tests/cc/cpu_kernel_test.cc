@@ -142,8 +142,8 @@ void TestPairedRows(Random& random) {
           for (const int64_t depth : {64, 80}) {
             TestOp(random, ChannelsLast(1, rows, cols, depth),
                    ConvOp::kBackpropInput, ElementType::kBFloat16);
-            TestOp(random, ChannelsLast(1, rows, cols, depth),
-                   ConvOp::kForward, ElementType::kBFloat16);
+            TestOp(random, ChannelsLast(1, rows, cols, depth), ConvOp::kForward,
+                   ElementType::kBFloat16);
           }
         }
       }

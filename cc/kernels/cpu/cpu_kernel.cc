@@ -266,9 +266,8 @@ bool PairsSuitNarrowTiles(const GatherProblem& problem) {
 bool IsWorthTakingApart(const GatherProblem& problem, int64_t lanes) {
   const int64_t depth = problem.in_depth;
   const double most = problem.pairs_rows && !problem.spread ? 1.34 : 1.1;
-  return depth >= lanes &&
-         static_cast<double>(CeilDiv(depth, lanes) * lanes) <=
-             most * static_cast<double>(depth);
+  return depth >= lanes && static_cast<double>(CeilDiv(depth, lanes) * lanes) <=
+                               most * static_cast<double>(depth);
 }
 
 // Where pixels lie so far apart that the same channels of all of them compete
@@ -281,6 +280,12 @@ bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
   const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
   if (problem.most_taps > 3) return false;
   if (problem.takes_apart) return cols.pitch * pixel_bytes % kSetStep == 0;
+  if (problem.takes_lines && cols.pitch > 1) {
+    // Of a few positions, tiles of two rows find more in registers.
+    constexpr int64_t kFewCols = 4;
+    return cols.pitch * pixel_bytes % kSetStep == 0 &&
+           PhaseSize(cols, 0) > kFewCols;
+  }
   return cols.num_phases > 1 && !problem.beyond_cache &&
          cols.num_phases * pixel_bytes % kSetStep == 0;
 }
@@ -460,13 +465,20 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
     problem.spread = UsesSpreadTiles(problem);
     problem.narrow = UsesNarrowTiles(problem, lanes) ||
                      LeavesLinesOpen(problem, kernels, type);
-    problem.pairs_rows = kernels.pairs_rows &&
-                         MostTaps(problem.rows) >= kLeastPairedRows;
-    problem.takes_apart =
-        kernels.takes_apart && type == ElementType::kBFloat16 &&
-        IsWorthTakingApart(problem, 2 * lanes);
-    const int64_t parts = problem.takes_apart ? 2 : 1;
-    problem.tile_rows = TileRows(problem, kernels);
+    problem.pairs_rows =
+        kernels.pairs_rows && MostTaps(problem.rows) >= kLeastPairedRows;
+    problem.takes_apart = kernels.takes_apart &&
+                          type == ElementType::kBFloat16 &&
+                          IsWorthTakingApart(problem, 2 * lanes);
+    problem.takes_lines =
+        type != ElementType::kBFloat16 &&
+        TakesLines(kernels.vector_bytes, SizeOf(type), accumulator) &&
+        dst_depth * SizeOf(type) % kLineBytes == 0 &&
+        (problem.most_taps <= 3 || problem.spread);
+    const int64_t parts = problem.takes_apart || problem.takes_lines ? 2 : 1;
+    problem.tile_rows = problem.takes_lines && CompetesForOneSet(problem, type)
+                            ? 1
+                            : TileRows(problem, kernels);
     problem.copied = CompetesForCache(problem, kernels, lanes, SizeOf(type)) &&
                      PlanCopiedGather(type);
     if (problem.copied) {

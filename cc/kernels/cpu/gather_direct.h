@@ -47,28 +47,26 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   TileSums<T> sums;
   sums.panel = panel;
   sums.row_step = rows.num_phases * cols.dst_size * depth;
-  sums.col_step = problem.scattered || problem.spread
-                      ? depth
-                      : cols.num_phases * depth;
+  sums.col_step =
+      problem.scattered || problem.spread ? depth : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
   // caches, otherwise by way of a tile in cache. If vectors begin in the middle
   // of a line, so do tiles that would be too large for the first cache, where
-  // only every other pixel leaves lines open (see LeavesLinesOpen). Pixels
+  // only every other pixel leaves lines open (see LeavesLinesOpen); not those
+  // of two phases, of which pieces of a line come too far apart. Pixels
   // share lines then, which must be written together: where the phases of a
   // stride take turns, tiles go through the caches, unless there are two phases
   // only, which can share a tile; that pays where no line would still be there.
   const bool stream = problem.beyond_cache && kCanStream<T>;
-  const bool together =
-      !problem.backward || cols.stride == 1 || problem.spread;
-  const bool phases_together =
-      problem.far_beyond && cols.pitch == 1 && col_phases == 2 &&
-      !problem.spread;
+  const bool together = !problem.backward || cols.stride == 1 || problem.spread;
+  const bool phases_together = problem.far_beyond && cols.pitch == 1 &&
+                               col_phases == 2 && !problem.spread;
   constexpr int kVectorBytes = kLanes * sizeof(T);
   const bool alternate = sums.col_step * sizeof(T) % kLineBytes != 0;
-  const int aligned_bytes =
-      kVectorBytes == 64 && depth >= kMaxTileChannels && together && alternate && !problem.spread
-          ? kVectorBytes / 2
-          : kVectorBytes;
+  const int aligned_bytes = kVectorBytes == 64 && depth >= kMaxTileChannels &&
+                                    together && alternate && !problem.spread
+                                ? kVectorBytes / 2
+                                : kVectorBytes;
   sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
   // Tiles of 16-bit types are too short for the second step.
@@ -108,8 +106,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     operands.src =
         src + image * rows.src_size * operands.src_row_step + channel;
     if (block != packed_block) {
-      PackFilterBlock<N>(filter + channel, taps, depth, channels,
-                         packed_filter, NextTapRow(problem));
+      PackFilterBlock<N>(filter + channel, taps, depth, channels, packed_filter,
+                         NextTapRow(problem));
       packed_block = block;
     }
     // Below the last row of an image the next one begins.
@@ -219,6 +217,15 @@ void GatherDirect(const GatherProblem& problem, const void* src,
     }
     if (problem.takes_apart) {
       GatherDirect<Isa, Apart>(problem, src, filter, dst, scratch, begin, end);
+      return;
+    }
+  }
+  if constexpr (kParts<T> == 1 && kParts<Apart> == 1 &&
+                TakesLines(Isa::kVectorBytes, sizeof(T),
+                           sizeof(typename AccumulatorOf<T>::type))) {
+    if (problem.takes_lines) {
+      GatherDirect<Isa, LineOf<T>>(problem, src, filter, dst, scratch, begin,
+                                   end);
       return;
     }
   }

@@ -201,9 +201,9 @@ constexpr int kStreamedCols = 4;
 // Positions of a tile of both column phases of stride 2, an even number.
 constexpr int kNarrowSpreadCols = 8;
 template <typename Isa>
-constexpr int kSpreadCols = Isa::kWideCols > kNarrowSpreadCols
-                                ? Isa::kWideCols / 2 * 2
-                                : kNarrowSpreadCols;
+constexpr int kSpreadCols =
+    Isa::kWideCols > kNarrowSpreadCols ? Isa::kWideCols / 2 * 2
+                                       : kNarrowSpreadCols;
 
 // All taps of neighbouring tiles of a row that see a strided window: what a
 // stride cuts into runs of taps, or into phases, each with pixels of its own,
@@ -224,7 +224,8 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
   int64_t tiles = 1;
   if (sums.dst != nullptr && !sums.dst_is_tile && src_col >= 0 &&
       left >= kCols && block.window.end == kPixels) {
-    tiles = (cols.src_size - src_col - kPixels) / kWindowStep<kCols, kStride> + 1;
+    tiles =
+        (cols.src_size - src_col - kPixels) / kWindowStep<kCols, kStride> + 1;
     if (tiles > left / kCols) tiles = left / kCols;
   }
   const auto add = [&](auto tap_rows) {
@@ -351,9 +352,8 @@ void SumSpreadRow(const GatherProblem& problem, const TapRun& row_run,
   }
   block.begin_row = src_rows.begin;
   block.end_row = src_rows.end;
-  const S* src_row =
-      operands.src +
-      (first_row + src_rows.begin * rows.pitch) * operands.src_row_step;
+  const S* src_row = operands.src + (first_row + src_rows.begin * rows.pitch) *
+                                        operands.src_row_step;
   // What the next row of the phase finds new.
   const int64_t next = first_row + row_run.num_taps * rows.pitch;
   block.prefetch = next < operands.prefetch_rows
@@ -477,8 +477,8 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
                                               src_col_step);
           const auto add = [&](int col) __attribute__((always_inline)) {
             sum[col] = AddProduct<S>(
-                sum[col],
-                LoadPart<kPart, N, kPaired>(columns[col], below[col]), weight);
+                sum[col], LoadPart<kPart, N, kPaired>(columns[col], below[col]),
+                weight);
           };
           if (tap.begin == 0 && tap.end == kCols) {
 #pragma GCC unroll 16

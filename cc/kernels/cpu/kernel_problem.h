@@ -45,6 +45,7 @@ struct GatherProblem {
   int64_t most_taps;  // neighbouring tap columns that reach a position
   bool takes_apart;   // see EvenOddBFloat16
   bool pairs_rows;    // as well; see PairedBFloat16
+  bool takes_lines;   // see LineOf
   bool narrow;     // tiles have kPairNarrowCols or kNarrowCols positions a row
   bool strided;    // tiles see windows that move by stride 2, in one row
   bool spread;     // tiles are neighbours in the image, of stride 2, in one row
@@ -166,6 +167,12 @@ inline constexpr int64_t kTileCols = 56;
 
 // Of cache and memory.
 inline constexpr int64_t kLineBytes = 64;
+
+// Whether a vector of accumulators is half a line of elements; see LineOf.
+constexpr bool TakesLines(int64_t vector_bytes, int64_t element_bytes,
+                          int64_t accumulator_bytes) {
+  return 2 * vector_bytes * element_bytes == kLineBytes * accumulator_bytes;
+}
 
 // The largest channel_block of a direct gather whose sums are kept between
 // blocks of taps, and of one whose sums go straight to dst.

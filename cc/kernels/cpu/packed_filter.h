@@ -16,16 +16,16 @@ namespace {
 // first of which is `filter`. If T is paired, each goes with the tap that comes
 // `next_row` taps after it, where there is one.
 template <int kPart, int N, typename T, typename A>
-void PackFilterPart(const T* filter, int64_t taps, int64_t filter_depth,
-                    A* to, int64_t next_row = 0) {
+void PackFilterPart(const T* filter, int64_t taps, int64_t filter_depth, A* to,
+                    int64_t next_row = 0) {
   static constexpr T kZeros[kParts<T> * N] = {};
   for (int64_t tap = 0; tap < taps; ++tap) {
     const int64_t next = tap + next_row;
-    const T* below = next >= 0 && next < taps ? filter + next * filter_depth
-                                              : kZeros;
-    Access<A, N>::Store(LoadPart<kPart, N, kPairsRows<T>>(
-                            filter + tap * filter_depth, below),
-                        to + tap * N);
+    const T* below =
+        next >= 0 && next < taps ? filter + next * filter_depth : kZeros;
+    Access<A, N>::Store(
+        LoadPart<kPart, N, kPairsRows<T>>(filter + tap * filter_depth, below),
+        to + tap * N);
   }
 }
 
@@ -39,8 +39,7 @@ void PackFilterBlock(const T* filter, int64_t taps, int64_t filter_depth,
     const T* from = filter + FirstLane<kLanes>(index, channels);
     PackFilterPart<0, N>(from, taps, filter_depth, to, next_row);
     if constexpr (kParts<T> > 1) {
-      PackFilterPart<1, N>(from, taps, filter_depth, to + taps * N,
-                           next_row);
+      PackFilterPart<1, N>(from, taps, filter_depth, to + taps * N, next_row);
     }
     to += kParts<T> * taps * N;
   }

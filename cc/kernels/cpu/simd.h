@@ -20,6 +20,22 @@
 namespace tf_dwgrad {
 namespace {
 
+// A line of memory at a time, where that is two vectors: what comes with each
+// turn of the loop over a pixel's channels comes half as often.
+template <typename T>
+struct LineOf {
+  T value;
+};
+
+}  // namespace
+
+template <typename T>
+struct AccumulatorOf<LineOf<T>> {
+  typedef typename AccumulatorOf<T>::type type;
+};
+
+namespace {
+
 template <typename A, int N>
 struct VectorOf {
   typedef A type __attribute__((vector_size(N * sizeof(A))));
@@ -257,14 +273,21 @@ struct PairedBFloat16 {
   uint16_t bits;
 };
 
-// How many vectors of accumulators a register full of T makes, if they are
-// taken apart.
+template <typename T>
+constexpr bool kIsLine = false;
+template <typename T>
+constexpr bool kIsLine<LineOf<T>> = true;
+
+// How many vectors of accumulators are done in turn for the same pixels: those
+// that a register full of T makes when it is taken apart, or those of a line.
 template <typename T>
 constexpr int kParts = 1;
 template <>
 constexpr int kParts<EvenOddBFloat16> = 2;
 template <>
 constexpr int kParts<PairedBFloat16> = 2;
+template <typename T>
+constexpr int kParts<LineOf<T>> = 2;
 
 template <typename T>
 constexpr bool kPairsRows = false;
@@ -302,6 +325,8 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(
     const T* from, const T* below = nullptr) {
   if constexpr (kParts<T> == 1) {
     return Access<T, N>::Load(from);
+  } else if constexpr (kIsLine<T>) {
+    return Access<decltype(from->value), N>::Load(&from->value + kPart * N);
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
   } else if constexpr (kPairsRows<T>) {
     return Interleave<kPart>(

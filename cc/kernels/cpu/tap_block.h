@@ -47,14 +47,14 @@ constexpr int kHalfOdd = -2;
 
 // That tap.
 template <int kTaps, int kStride>
-constexpr int kHighestTap = kStride == kHalfEven ? (kTaps - 1) / 2 * 2
-                                                 : kTaps / 2 * 2 - 1;
+constexpr int kHighestTap =
+    kStride == kHalfEven ? (kTaps - 1) / 2 * 2 : kTaps / 2 * 2 - 1;
 
 // The window of a tile: pixels of a row that it reads.
 template <int kCols, int kTaps, int kStride>
-constexpr int kWindow = kStride > 0
-                            ? (kCols - 1) * kStride + kTaps
-                            : (kCols - 1 + kHighestTap<kTaps, kStride>) / 2 + 1;
+constexpr int kWindow =
+    kStride > 0 ? (kCols - 1) * kStride + kTaps
+                : (kCols - 1 + kHighestTap<kTaps, kStride>) / 2 + 1;
 
 // How many pixels it moves from a tile to the next.
 template <int kCols, int kStride>
@@ -63,8 +63,8 @@ constexpr int kWindowStep = kStride > 0 ? kCols * kStride : kCols / 2;
 // The position of a tile that a tap leads to from pixel j of its window, or -1.
 template <int kCols, int kTaps, int kStride>
 constexpr int PositionOf(int j, int tap) {
-  const int from_first = kStride > 0 ? j - tap
-                                     : 2 * j + tap - kHighestTap<kTaps, kStride>;
+  const int from_first =
+      kStride > 0 ? j - tap : 2 * j + tap - kHighestTap<kTaps, kStride>;
   if (from_first < 0) return -1;
   if (kStride > 0 && from_first % kStride != 0) return -1;
   const int position = kStride > 0 ? from_first / kStride : from_first;
@@ -129,8 +129,7 @@ inline __attribute__((always_inline)) void AddSourceRow(
           V& first_sum = sum[set][0][col];
           V& second_sum = sum[set][kRows - 1][col];
           if (kReachesFirst) {
-            first_sum =
-                AddProduct<S>(first_sum, pixel[set], first[set][tap]);
+            first_sum = AddProduct<S>(first_sum, pixel[set], first[set][tap]);
           }
           if (kReachesSecond) {
             second_sum =
@@ -253,8 +252,8 @@ inline __attribute__((always_inline)) void AddAllSourceRows(
     LoadTaps<false, N>(block, filter, taps[row]);
     filter += block.filter_row_step;
   }
-  const auto add = [&](auto reaches_first, auto reaches_second, int row)
-      __attribute__((always_inline)) {
+  const auto add = [&](auto reaches_first, auto reaches_second,
+                       int row) __attribute__((always_inline)) {
     constexpr bool kReachesFirst = decltype(reaches_first)::kValue;
     constexpr bool kReachesSecond = decltype(reaches_second)::kValue;
     AddSourceRow<kReachesFirst, kReachesSecond, false, kPart, N, kSets, kRows,
@@ -374,10 +373,13 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
               block, src, taps, sum);
         }
       };
-      // Parts are done together if their sums and taps fit the registers.
+      // Parts are done together if their sums and taps fit the registers; those
+      // of a line, whose pixels need no work, also where taps never fit.
       constexpr int kRegisters = sizeof(V) == 64 ? 32 : 16;
+      constexpr int kInRegisters =
+          kIsLine<S> && kRegisters == 16 ? kCols : kCols + kTaps;
       constexpr int kSets =
-          kParts<S> * kRows * (kCols + kTaps) + 4 <= kRegisters ? kParts<S> : 1;
+          kParts<S> * kRows * kInRegisters + 4 <= kRegisters ? kParts<S> : 1;
       V sums_of_parts[kSets][kRows][kCols];
       if constexpr (kParts<S> > kSets) {
         add_parts(Int<0>(), sums_of_parts);

@@ -29,9 +29,10 @@ struct TileSums {
 };
 
 // Vectors of 16-bit elements are half as long in memory, if they do not come in
-// parts; pieces of a line do not stream well.
+// parts or lines; pieces of a line do not stream well.
 template <typename T>
 constexpr bool kCanStream =
+    kIsLine<T> ||
     kParts<T> * sizeof(T) == sizeof(typename AccumulatorOf<T>::type);
 
 // The first channel of vector `index` among those that cover `channels`.
@@ -92,11 +93,28 @@ inline __attribute__((always_inline)) auto JoinSums(const V& sum,
   }
 }
 
-// Writes them to dst.
+// Writes a vector to `to`, past the caches if kStream.
+template <bool kStream, int N, typename T, typename V>
+inline __attribute__((always_inline)) void StoreVector(const V& value, T* to) {
+  if constexpr (!kStream) {
+    Access<T, N>::Store(value, to);
+  } else if constexpr (sizeof(T) * N == sizeof(V)) {
+    Stream(value, to);
+  } else {
+    T narrow[N];
+    Access<T, N>::Store(value, narrow);
+    Stream(LoadBits<Vector<unsigned char, sizeof(narrow)>>(narrow), to);
+  }
+}
+
+// Writes sums to dst as JoinSums has them.
 template <bool kStream, int N, typename S, typename V, typename A>
 inline __attribute__((always_inline)) void StoreSums(const V& sum,
                                                      const A* others, S* to) {
-  if constexpr (kStream) {
+  if constexpr (kIsLine<S>) {
+    StoreVector<kStream, N>(LoadBits<V>(others), &to->value);
+    StoreVector<kStream, N>(sum, &to->value + N);
+  } else if constexpr (kStream) {
     Stream(JoinSums<N, S>(sum, others), to);
   } else if constexpr (kParts<S> > 1) {
     const auto joined = JoinSums<N, S>(sum, others);
@@ -160,11 +178,12 @@ inline __attribute__((always_inline)) void StreamTileRow(
     const V (&sum)[kCols], const A* others, S* lines, int64_t index, bool last,
     S* dst, int64_t step, int64_t cols) {
   constexpr int kPieces = kVectorsOfLine<N, S>;
-  if constexpr (kPieces == 1) {
-    // Any place in a line is the begin of its second half.
-    const bool aligned =
+  if constexpr (kIsLine<S>) {
+    StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+  } else if constexpr (kPieces == 1) {
+    const bool whole_lines =
         (reinterpret_cast<uintptr_t>(dst) | step * sizeof(S)) % kLineBytes == 0;
-    if (aligned) {
+    if (whole_lines) {
       StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
       return;
     }
