@@ -231,25 +231,19 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
   const auto add = [&](auto tap_rows) {
     AddTapRows<N, 1, kCols, decltype(tap_rows)::kValue, kTaps, kStride>(
         block, tiles, channels, sums, /*last=*/true);
+    return tiles;
   };
   if constexpr (kTaps == 3) {
     if (block.begin_row == 0 && block.end_row == block.num_rows) {
-      if (kStride > 0 && block.num_rows == 3) {
-        add(Int<(kStride > 0 ? 3 : 0)>());
-        return tiles;
-      }
-      if (kStride < 0 && block.num_rows == 2) {
-        add(Int<(kStride < 0 ? 2 : 0)>());
-        return tiles;
-      }
-      if (kStride < 0 && block.num_rows == 1) {
-        add(Int<(kStride < 0 ? 1 : 0)>());
-        return tiles;
+      if constexpr (kStride > 0) {
+        if (block.num_rows == 3) return add(Int<3>());
+      } else {
+        if (block.num_rows == 2) return add(Int<2>());
+        if (block.num_rows == 1) return add(Int<1>());
       }
     }
   }
-  add(Int<0>());
-  return tiles;
+  return add(Int<0>());
 }
 
 // The same for the positions [begin, end) of a row. Columns of the block are
