@@ -279,12 +279,12 @@ bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
   const GatherPlan& cols = problem.cols;
   const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
   if (problem.most_taps > 3) return false;
-  if (problem.takes_apart) return cols.pitch * pixel_bytes % kSetStep == 0;
+  const bool sources_compete = cols.pitch * pixel_bytes % kSetStep == 0;
+  if (problem.takes_apart) return sources_compete;
   if (problem.takes_lines && cols.pitch > 1) {
     // Of a few positions, tiles of two rows find more in registers.
     constexpr int64_t kFewCols = 4;
-    return cols.pitch * pixel_bytes % kSetStep == 0 &&
-           PhaseSize(cols, 0) > kFewCols;
+    return sources_compete && PhaseSize(cols, 0) > kFewCols;
   }
   return cols.num_phases > 1 && !problem.beyond_cache &&
          cols.num_phases * pixel_bytes % kSetStep == 0;
