@@ -102,6 +102,28 @@ void TestPhasesThatShareLines(Random& random) {
   }
 }
 
+// Rows of pixels that are no whole lines of memory: less than a line of them, a
+// piece, and several pieces, of which the last may be small.
+void TestRowsOfPartsOfLines(Random& random) {
+  for (const int64_t depth : {18, 27, 40, 136, 270}) {
+    for (const int64_t size : {1, 6, 57}) {
+      for (const int64_t dilation : {1, 2, 3}) {
+        const AxisGeometry rows = {5, 5, 3, 1, 1, 1};
+        const AxisGeometry cols = {size, size, 3, 1, dilation, dilation};
+        TestOps(random, ChannelsLast(2, rows, cols, depth),
+                {ConvOp::kForward, ConvOp::kBackpropInput});
+      }
+      const int64_t half = (size + 1) / 2;
+      for (const int64_t filter : {3, 5, 7}) {
+        const AxisGeometry rows = {5, 3, 3, 2, 1, 1};
+        const AxisGeometry cols = {size, half, filter, 2, 1, filter / 2};
+        TestOps(random, ChannelsLast(2, rows, cols, depth),
+                {ConvOp::kForward, ConvOp::kBackpropInput});
+      }
+    }
+  }
+}
+
 // Tiles of both column phases of stride 2: those of one pixel to those of
 // several tiles, windows that begin before the source or end behind it, pixels
 // that no tap reaches, and rows of any kind.
@@ -256,6 +278,7 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestHalfLines(random);
   tf_dwgrad::TestLinesInPieces(random);
   tf_dwgrad::TestPhasesThatShareLines(random);
+  tf_dwgrad::TestRowsOfPartsOfLines(random);
   tf_dwgrad::TestSpreadTiles(random);
   tf_dwgrad::TestPairedRows(random);
   tf_dwgrad::TestPagesApart(random);

@@ -495,10 +495,11 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
                          ? problem.beyond_cache
                          : problem.narrow || PairsSuitNarrowTiles(problem) ||
                                CompetesForOneSet(problem, type);
-    // The filter and a tile of sums.
-    scratch_bytes_ = static_cast<size_t>(problem.block_vectors *
-                                         (filter_taps + kMaxPositions) *
-                                         kernels.vector_bytes);
+    // The filter and pieces of two rows.
+    scratch_bytes_ = static_cast<size_t>(
+        problem.block_vectors * filter_taps * kernels.vector_bytes +
+        kLineBytes +
+        2 * StreamedPieceBytes(problem.block_vectors * lanes * SizeOf(type)));
     num_units_ = problem.batch * problem.num_blocks * PhaseCount(problem.rows) *
                  TilesDown(problem);
     set_unit_cycles(

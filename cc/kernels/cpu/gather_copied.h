@@ -47,7 +47,6 @@ class CopiedGather {
     operands.filter_vector_step = taps_ * N;
     TileSums<T> sums;
     sums.panel = panel;
-    sums.dst_is_tile = false;
     sums.row_step = cols_.dst_size * depth;
     sums.col_step = depth;
     sums.stream = problem_.beyond_cache && kCanStream<T> &&

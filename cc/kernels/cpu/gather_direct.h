@@ -8,6 +8,7 @@
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/packed_filter.h"
+#include "cc/kernels/cpu/streamed_rows.h"
 
 namespace tf_dwgrad {
 namespace {
@@ -50,34 +51,49 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.col_step =
       problem.scattered || problem.spread ? depth : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
-  // caches, otherwise by way of a tile in cache. If vectors begin in the middle
+  // caches, otherwise by way of rows in cache. If vectors begin in the middle
   // of a line, so do tiles that would be too large for the first cache, where
   // only every other pixel leaves lines open (see LeavesLinesOpen); not those
   // of two phases, of which pieces of a line come too far apart. Pixels
   // share lines then, which must be written together: where the phases of a
   // stride take turns, tiles go through the caches, unless there are two phases
-  // only, which can share a tile; that pays where no line would still be there.
-  const bool stream = problem.beyond_cache && kCanStream<T>;
+  // only, which can take turns by the piece; that pays where no line would
+  // still be there.
   const bool together = !problem.backward || cols.stride == 1 || problem.spread;
-  const bool phases_together = problem.far_beyond && cols.pitch == 1 &&
-                               col_phases == 2 && !problem.spread;
+  const bool phases_together =
+      problem.far_beyond && cols.pitch == 1 && cols.num_phases == 2;
   constexpr int kVectorBytes = kLanes * sizeof(T);
   const bool alternate = sums.col_step * sizeof(T) % kLineBytes != 0;
   const int aligned_bytes = kVectorBytes == 64 && depth >= kMaxTileChannels &&
                                     together && alternate && !problem.spread
                                 ? kVectorBytes / 2
                                 : kVectorBytes;
-  sums.stream = stream && depth * sizeof(T) % aligned_bytes == 0 &&
+  sums.stream = problem.beyond_cache && kCanStream<T> &&
+                depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
-  // Tiles of 16-bit types are too short for the second step.
-  sums.dst_is_tile = stream && !sums.stream && (together || phases_together) &&
-                     sizeof(T) == sizeof(A) && depth >= 2 * N && taps <= 9;
-  sums.prefetch_dst = problem.beyond_cache && !sums.stream && !sums.dst_is_tile;
+  // Moving them on is work that pays where there is little other work. It takes
+  // longer than that of 16-bit types, unless they would have to be written
+  // every other pixel, or are long, but not too long for the first cache.
+  constexpr int64_t kMostMovedTaps = 49;
+  constexpr int64_t kManyChannels = 128;
+  const bool pays =
+      taps <= kMostMovedTaps &&
+      (sizeof(T) == sizeof(A) || problem.spread ||
+       (kParts<T> > 1 && depth >= kManyChannels && depth < kMaxTileChannels));
+  const bool by_way_of_rows = problem.beyond_cache && !sums.stream &&
+                              (together || phases_together) && pays;
+  sums.prefetch_dst = problem.beyond_cache && !sums.stream && !by_way_of_rows;
   const int64_t dst_row_step = sums.row_step;
-  // From a pixel of a tile to the next, where tiles are moved on.
-  const int64_t pixel_step = phases_together ? depth : sums.col_step;
-  T* const tile_dst =
-      reinterpret_cast<T*>(packed_filter + problem.block_vectors * taps * N);
+  const bool own_phases =
+      !problem.scattered && !problem.strided && !problem.spread;
+  const int64_t phases_of_row = own_phases ? col_phases : 1;
+  // Two phases take turns by the piece, so that their pixels are neighbours.
+  const int64_t phases_of_piece =
+      by_way_of_rows && phases_of_row == 2 && cols.num_phases == 2 ? 2 : 1;
+  const int64_t pixel_step = sums.col_step / phases_of_piece;
+  StreamedRows<Isa, T> streamed(
+      packed_filter + problem.block_vectors * taps * N,
+      problem.block_vectors * N);
 
   const Phases phases_down(rows);
   const Phases phases_across(cols);
@@ -121,85 +137,66 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
         channel;
     const int rows_here =
         rows_left < tile_rows ? 1 : static_cast<int>(tile_rows);
-    if (sums.dst_is_tile) {
-      sums.col_step = channels;
-      sums.row_step = kMaxPositions / tile_rows * channels;
-    }
-    // Moves on a tile of which position 0 is at `to`.
-    const auto move_on = [&](T* to) {
-      return [=](int64_t position, int64_t positions, int64_t) {
-        if constexpr (sizeof(T) != sizeof(A)) return;
-        if (!sums.dst_is_tile) return;
-        for (int row = 0; row < rows_here; ++row) {
-          const T* from = tile_dst + row * sums.row_step;
-          T* to_row = to + row * dst_row_step + position * pixel_step;
-          if (pixel_step == channels) {
-            StreamRun<N>(from, positions * channels, to_row);
-            continue;
-          }
-          for (int64_t i = 0; i < positions; ++i) {
-            StreamRun<N>(from + i * channels, channels,
-                         to_row + i * pixel_step);
-          }
-        }
-      };
-    };
-    if (problem.scattered) {
-      sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
-      SumScatteredRow<Isa, N>(problem, tile.row_run, tile.row, 0, cols.dst_size,
-                              operands, channels, sums, move_on(dst_row));
-      continue;
-    }
-    if (problem.strided) {
-      sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
-      SumStridedRow<Isa, N, 3>(problem, tile.row, 0, cols.dst_size, operands,
-                               channels, sums, move_on(dst_row));
-      continue;
-    }
-    if (problem.spread) {
-      sums.dst = sums.dst_is_tile ? tile_dst : dst_row;
-      const auto sum_row = [&](auto filter_cols) {
-        SumSpreadRow<Isa, N, decltype(filter_cols)::kValue>(
-            problem, tile.row_run, tile.row, operands, channels, sums,
-            move_on(dst_row));
-      };
-      if (cols.filter_size == 3) {
-        sum_row(Int<3>());
+    // Positions [begin, end) of a phase, of which position 0 is at `first`.
+    const auto sum_positions = [&](int64_t phase, int64_t begin_position,
+                                   int64_t end_position, T* first) {
+      sums.dst = first;
+      const auto done = [](int64_t, int64_t, int64_t) {};
+      if (problem.scattered) {
+        SumScatteredRow<Isa, N>(problem, tile.row_run, tile.row, begin_position,
+                                end_position, operands, channels, sums, done);
+      } else if (problem.strided) {
+        SumStridedRow<Isa, N, 3>(problem, tile.row, begin_position,
+                                 end_position, operands, channels, sums, done);
+      } else if (problem.spread && cols.filter_size == 3) {
+        SumSpreadRow<Isa, N, 3>(problem, tile.row_run, tile.row, begin_position,
+                                end_position, operands, channels, sums);
+      } else if (problem.spread) {
+        SumSpreadRow<Isa, N, 5>(problem, tile.row_run, tile.row, begin_position,
+                                end_position, operands, channels, sums);
       } else {
-        sum_row(Int<5>());
+        tile.col_run = phases_across[phase].run;
+        SumTileRow<Isa, N, kMaxTaps, kTileRows>(problem, tile, rows_here,
+                                                begin_position, end_position,
+                                                operands, channels, sums, done);
+      }
+    };
+    const auto size_of = [&](int64_t phase) {
+      return own_phases ? phases_across[phase].size : cols.dst_size;
+    };
+    if (!by_way_of_rows) {
+      for (int64_t phase = 0; phase < phases_of_row; ++phase) {
+        sum_positions(phase, 0, size_of(phase), dst_row + phase * depth);
       }
       continue;
     }
-    if (sums.dst_is_tile && phases_together) {
-      const int64_t step =
-          rows_here == 2 ? Isa::kPairNarrowCols : Isa::kNarrowCols;
-      sums.col_step = 2 * channels;
-      for (int64_t begin = 0; begin < phases_across[0].size; begin += step) {
-        for (int64_t phase = 0; phase < 2; ++phase) {
-          const Phase across = phases_across[phase];
-          tile.col_run = across.run;
-          sums.dst = tile_dst + phase * channels;
-          SumTileRow<Isa, N, kMaxTaps, kTileRows>(
-              problem, tile, rows_here, begin,
-              begin + step < across.size ? begin + step : across.size, operands,
-              channels, sums, [](int64_t, int64_t, int64_t) {});
+    // A piece has so many positions of a phase.
+    const int64_t piece = streamed.MostPositions(
+        TileCols<Isa>(problem, rows_here,
+                      problem.narrow || phases_of_piece == 2),
+        phases_of_piece, rows_here * channels);
+    sums.col_step = phases_of_piece * channels;
+    for (int64_t phase = 0; phase < phases_of_row; phase += phases_of_piece) {
+      streamed.Begin(dst_row + phase * depth, dst_row_step, rows_here, channels,
+                     pixel_step);
+      const int64_t size = size_of(phase);
+      for (int64_t first = 0; first < size; first += piece) {
+        const bool last = first + piece >= size;
+        sums.row_step = streamed.row_step();
+        int64_t pixels = 0;
+        for (int64_t i = 0; i < phases_of_piece; ++i) {
+          const int64_t end_position =
+              last ? size_of(phase + i) : first + piece;
+          sum_positions(
+              phase + i, first, end_position,
+              streamed.place() + i * channels - first * sums.col_step);
+          pixels += end_position - first;
         }
-        const int64_t left = cols.dst_size - 2 * begin;
-        move_on(dst_row)(2 * begin, left < 2 * step ? left : 2 * step, 0);
+        streamed.Write(pixels, last);
       }
-      continue;
-    }
-    for (int64_t phase = 0; phase < col_phases; ++phase) {
-      const Phase across = phases_across[phase];
-      tile.col_run = across.run;
-      T* to = dst_row + phase * depth;
-      sums.dst = sums.dst_is_tile ? tile_dst : to;
-      SumTileRow<Isa, N, kMaxTaps, kTileRows>(problem, tile, rows_here, 0,
-                                              across.size, operands, channels,
-                                              sums, move_on(to));
     }
   }
-  if (stream) FinishStreaming();
+  if (problem.beyond_cache) FinishStreaming();
 }
 
 template <typename Isa, typename T>

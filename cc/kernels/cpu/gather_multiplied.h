@@ -12,6 +12,7 @@
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/packed_filter.h"
 #include "cc/kernels/cpu/simd.h"
+#include "cc/kernels/cpu/streamed_rows.h"
 #include "cc/kernels/cpu/tap_block.h"
 #include "cc/kernels/cpu/transpose.h"
 
@@ -293,7 +294,7 @@ class MultipliedGather {
     const int64_t depth = DstDepth(problem_);
     if constexpr (sizeof(T) == sizeof(A)) {
       if (channels_ == depth) {
-        StreamRun<N>(tile, positions * depth, dst);
+        StreamRun<Isa::kVectorBytes>(tile, positions * depth, dst);
         return;
       }
     }
@@ -301,7 +302,7 @@ class MultipliedGather {
       const A* from = tile + i * channels_;
       T* to = dst + i * depth;
       if constexpr (sizeof(T) == sizeof(A)) {
-        StreamRun<N>(from, channels_, to);
+        StreamRun<Isa::kVectorBytes>(from, channels_, to);
       } else {
         for (int64_t vector = 0; vector * N < channels_; ++vector) {
           const int64_t channel = FirstLane<N>(vector, channels_);

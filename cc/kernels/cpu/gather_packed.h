@@ -423,7 +423,6 @@ class PackedGather {
     sums.col_step = col_step * (problem_.scattered ? 1 : cols_.num_phases);
     sums.stream = stream_ && !problem_.flat;
     sums.prefetch_dst = false;
-    sums.dst_is_tile = false;
 
     for (int64_t first = row_range_.begin; first < row_range_.end;
          first += problem_.tile_rows) {

@@ -222,8 +222,8 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
   block.src = src_row + src_col * block.src_col_step;
   if (block.prefetch != nullptr) block.prefetch += src_col * block.src_col_step;
   int64_t tiles = 1;
-  if (sums.dst != nullptr && !sums.dst_is_tile && src_col >= 0 &&
-      left >= kCols && block.window.end == kPixels) {
+  if (sums.dst != nullptr && src_col >= 0 && left >= kCols &&
+      block.window.end == kPixels) {
     tiles =
         (cols.src_size - src_col - kPixels) / kWindowStep<kCols, kStride> + 1;
     if (tiles > left / kCols) tiles = left / kCols;
@@ -256,7 +256,7 @@ void SumRowOfStridedTiles(const GatherProblem& problem,
                           TileSums<S> sums, Done done) {
   S* const dst = sums.dst;
   for (int64_t col = begin; col < end;) {
-    if (dst != nullptr && !sums.dst_is_tile) {
+    if (dst != nullptr) {
       sums.dst = dst + col * sums.col_step;
     }
     const int64_t left = end - col;
@@ -323,10 +323,12 @@ void SumStridedRow(const GatherProblem& problem, int64_t row, int64_t begin,
 // A row of the input gradient of stride 2, both column phases together: it is
 // position `row` of the phase of `row_run`. The tensors are those of the op
 // themselves. `sums` are those of column 0; see SumTileRow.
-template <typename Isa, int N, int kTaps, typename S, typename Done>
+template <typename Isa, int N, int kTaps, typename S>
 void SumSpreadRow(const GatherProblem& problem, const TapRun& row_run,
-                  int64_t row, const Operands<S>& operands, int64_t channels,
-                  const TileSums<S>& sums, Done done) {
+                  int64_t row, int64_t begin, int64_t end,
+                  const Operands<S>& operands, int64_t channels,
+                  const TileSums<S>& sums) {
+  const auto done = [](int64_t, int64_t, int64_t) {};
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   TapBlock<S> block;
@@ -357,10 +359,10 @@ void SumSpreadRow(const GatherProblem& problem, const TapRun& row_run,
     constexpr int kCols = decltype(tile_cols)::kValue;
     if (cols.pad % 2 == 0) {
       SumRowOfStridedTiles<N, kCols, kTaps, kHalfEven>(
-          problem, block, src_row, 0, cols.dst_size, channels, sums, done);
+          problem, block, src_row, begin, end, channels, sums, done);
     } else {
       SumRowOfStridedTiles<N, kCols, kTaps, kHalfOdd>(
-          problem, block, src_row, 0, cols.dst_size, channels, sums, done);
+          problem, block, src_row, begin, end, channels, sums, done);
     }
   };
   if (problem.narrow) {
@@ -383,18 +385,17 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
   for (int64_t position = begin; position < end;) {
     const int64_t left = end - position;
     tile.col = position;
-    if (dst != nullptr && !sums.dst_is_tile) {
+    if (dst != nullptr) {
       sums.dst = dst + position * sums.col_step;
     }
     const auto run = [&](auto rows, auto cols) {
       constexpr int kRows = decltype(rows)::kValue;
       constexpr int kCols = decltype(cols)::kValue;
       sums.cols = left < kCols ? left : kCols;
-      tile.tiles =
-          dst == nullptr || sums.dst_is_tile
-              ? 1
-              : AlikeTiles<kCols, kMaxTaps>(problem, tile.col_run,
-                                            operands.passes, position, left);
+      tile.tiles = dst == nullptr ? 1
+                                  : AlikeTiles<kCols, kMaxTaps>(
+                                        problem, tile.col_run, operands.passes,
+                                        position, left);
       SumTile<Isa, N, kRows, kCols, kMaxTaps>(problem, tile, operands, channels,
                                               sums);
       done(position, sums.cols, kCols);
@@ -542,7 +543,7 @@ void SumScatteredRow(const GatherProblem& problem, const TapRun& row_run,
     const auto run = [&](auto tile_cols) {
       constexpr int kCols = decltype(tile_cols)::kValue;
       sums.cols = end - col < kCols ? end - col : kCols;
-      if (dst != nullptr && !sums.dst_is_tile) {
+      if (dst != nullptr) {
         sums.dst = dst + col * sums.col_step;
       }
       ScatteredTap taps[kMaxScatteredTaps];
@@ -575,6 +576,22 @@ void SumScatteredRow(const GatherProblem& problem, const TapRun& row_run,
       run(Int<Isa::kWideCols>());
     }
   }
+}
+
+// Positions of the tiles that take turns with narrower ones at the end of a
+// row.
+template <typename Isa>
+inline int64_t TileCols(const GatherProblem& problem, int rows, bool narrow) {
+  if (problem.strided) {
+    return narrow ? kStreamedCols : Isa::kPairCols;
+  }
+  if (problem.spread) {
+    return narrow ? kNarrowSpreadCols : kSpreadCols<Isa>;
+  }
+  if (problem.scattered || rows == 1) {
+    return narrow ? Isa::kNarrowCols : Isa::kWideCols;
+  }
+  return narrow ? Isa::kPairNarrowCols : Isa::kPairCols;
 }
 
 // Calls run with the number of neighbouring taps to do at a time and whether

@@ -195,6 +195,16 @@ inline constexpr int64_t kMostFoldedChannels = 256;
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
 
+// A piece of rows that are put together in cache (see StreamedRows), or a tile
+// if that is larger, or the room that it takes.
+inline constexpr int64_t kStreamedPieceBytes = 2 << 10;
+static inline int64_t StreamedPieceBytes(int64_t pixel_bytes) {
+  const int64_t tile_bytes = kMaxPositions * pixel_bytes;
+  const int64_t most =
+      tile_bytes > kStreamedPieceBytes ? tile_bytes : kStreamedPieceBytes;
+  return (most / kLineBytes + 3) * kLineBytes;
+}
+
 // From a pixel to the next where blocks of so many channels, whole lines of
 // them, are copied: an odd number of lines, so that pixels spread over the
 // cache.

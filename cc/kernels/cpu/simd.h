@@ -322,7 +322,7 @@ inline Vector<float, 16> Interleave(__m512i lower, __m512i upper) {
 // each with the one below it or, unless kPaired, with zero.
 template <int kPart, int N, bool kPaired = false, typename T>
 inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(
-    const T* from, const T* below = nullptr) {
+    const T* from, [[maybe_unused]] const T* below = nullptr) {
   if constexpr (kParts<T> == 1) {
     return Access<T, N>::Load(from);
   } else if constexpr (kIsLine<T>) {
@@ -452,19 +452,6 @@ inline void FinishStreaming() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
-}
-
-// Writes elements as large as accumulators past the caches, but for those at
-// the ends that share a line with others.
-template <int N, typename T>
-void StreamRun(const T* from, int64_t count, T* to) {
-  typedef Vector<typename AccumulatorOf<T>::type, N> V;
-  const uintptr_t past = reinterpret_cast<uintptr_t>(to) % sizeof(V);
-  int64_t i = 0;
-  const int64_t head = past == 0 ? 0 : (sizeof(V) - past) / sizeof(T);
-  for (; i < head && i < count; ++i) to[i] = from[i];
-  for (; i + N <= count; i += N) Stream(LoadBits<V>(from + i), to + i);
-  for (; i < count; ++i) to[i] = from[i];
 }
 
 // The first `lanes` elements; the other lanes are zero.

@@ -20,7 +20,6 @@ template <typename S>
 struct TileSums {
   typename AccumulatorOf<S>::type* panel;
   S* dst;            // null: they stay in the panel
-  bool dst_is_tile;  // every tile goes to the same place, to be moved on
   int64_t row_step;  // from a position to the next
   int64_t col_step;
   int64_t cols;       // positions of a tile row that exist
