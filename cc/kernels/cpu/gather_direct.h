@@ -71,9 +71,9 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.stream = problem.beyond_cache && kCanStream<T> &&
                 depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
-  // Moving them on is work that pays where there is little other work. It takes
-  // longer than that of 16-bit types, unless they would have to be written
-  // every other pixel, or are long, but not too long for the first cache.
+  // Moving pieces on pays where there are few products. In 16 bits it takes
+  // longer than it saves, unless every other pixel would be written, or pixels
+  // are long, but not too long for the first cache.
   constexpr int64_t kMostMovedTaps = 49;
   constexpr int64_t kManyChannels = 128;
   const bool pays =

@@ -195,9 +195,10 @@ inline constexpr int64_t kMostFoldedChannels = 256;
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
 
-// A piece of rows that are put together in cache (see StreamedRows), or a tile
-// if that is larger, or the room that it takes.
+// Rows that are put together in cache (see StreamedRows) come in pieces of so
+// many bytes, or of a tile if that is larger.
 inline constexpr int64_t kStreamedPieceBytes = 2 << 10;
+// The room for a row's part of a piece, with lines that are open at its ends.
 static inline int64_t StreamedPieceBytes(int64_t pixel_bytes) {
   const int64_t tile_bytes = kMaxPositions * pixel_bytes;
   const int64_t most =

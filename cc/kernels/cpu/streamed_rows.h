@@ -57,7 +57,8 @@ void StreamRun(const T* from, int64_t count, T* to) {
 template <typename Isa, typename T>
 class StreamedRows {
  public:
-  // There is room for StreamedRowBytes at `memory`.
+  // There is room at `memory` for StreamedPieceBytes of each row, and to begin
+  // with a line.
   StreamedRows(void* memory, int64_t most_channels)
       : memory_(reinterpret_cast<T*>(
             (reinterpret_cast<uintptr_t>(memory) + kLineBytes - 1) /
