@@ -266,7 +266,7 @@ def test_the_library_exports_nothing_of_others():
         "tf_dwgrad_cuda_version",
         "tf_dwgrad_register_builtin_names",
         "tf_dwgrad_reset_calls",
-        "tf_dwgrad_run_cpu_kernel_on_threads",
+        "tf_dwgrad_compute_on_cpu",
         "tf_dwgrad_serve_builtin_names",
         "tf_dwgrad_serves_builtin_names",
         "tf_dwgrad_usable_cpu_isas",

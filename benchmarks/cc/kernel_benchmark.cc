@@ -288,7 +288,7 @@ void RunKernel(benchmark::State& state, Machine& machine, const Layer& layer,
   const double operations = 2 * Pairs(geometry.rows) * Pairs(geometry.cols) *
                             static_cast<double>(batch * geometry.out_depth());
 
-  const CpuKernel kernel(op, type, geometry, /*num_threads=*/1);
+  const CpuKernel kernel(op, type, geometry);
   std::vector<unsigned char> workspace(kernel.workspace_bytes());
   state.SetLabel("batch " + std::to_string(batch));
   Time(state, bytes, operations, machine, type, [&] {

@@ -24,8 +24,7 @@ void ComputeDepthwiseConv(const ConvAttributes& attributes,
   OP_REQUIRES_OK(ctx, ReadOperands<op>(attributes, ctx, &operands));
   const Eigen::ThreadPoolDevice& device =
       ctx->eigen_device<Eigen::ThreadPoolDevice>();
-  const CpuKernel kernel(op, ElementTypeOf<T>(), operands.geometry,
-                         device.numThreads());
+  const CpuKernel kernel(op, ElementTypeOf<T>(), operands.geometry);
   if (!kernel.has_work()) {
     operands.result->flat<T>().setZero();
     return;

@@ -8,14 +8,14 @@ size_t tf_dwgrad_cpu_workspace_bytes(tf_dwgrad::ConvOp op,
   return tf_dwgrad::CpuWorkspaceBytes(op, type, geometry);
 }
 
-bool tf_dwgrad_run_cpu_kernel_on_threads(
-    tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
-    const tf_dwgrad::ConvGeometry& geometry, int num_threads, const void* first,
-    const void* second, void* result, void* workspace, size_t workspace_bytes,
-    const tf_dwgrad::ParallelFor& parallel_for) {
+bool tf_dwgrad_compute_on_cpu(tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
+                              const tf_dwgrad::ConvGeometry& geometry,
+                              const void* first, const void* second,
+                              void* result, void* workspace,
+                              size_t workspace_bytes,
+                              const tf_dwgrad::ParallelFor& parallel_for) {
   // Only compiled programs come this way.
   tf_dwgrad::CountCall(op, type, tf_dwgrad::Route::kJit);
-  return tf_dwgrad::RunCpuKernel(op, type, geometry, num_threads, first, second,
-                                 result, workspace, workspace_bytes,
-                                 parallel_for);
+  return tf_dwgrad::RunCpuKernel(op, type, geometry, first, second, result,
+                                 workspace, workspace_bytes, parallel_for);
 }

@@ -15,9 +15,9 @@ TF_DWGRAD_ENTRY size_t
 tf_dwgrad_cpu_workspace_bytes(tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
                               const tf_dwgrad::ConvGeometry& geometry);
 
-TF_DWGRAD_ENTRY bool tf_dwgrad_run_cpu_kernel_on_threads(
+TF_DWGRAD_ENTRY bool tf_dwgrad_compute_on_cpu(
     tf_dwgrad::ConvOp op, tf_dwgrad::ElementType type,
-    const tf_dwgrad::ConvGeometry& geometry, int num_threads, const void* first,
+    const tf_dwgrad::ConvGeometry& geometry, const void* first,
     const void* second, void* result, void* workspace, size_t workspace_bytes,
     const tf_dwgrad::ParallelFor& parallel_for);
 

@@ -102,8 +102,7 @@ void TestProducts(const Format& format, const std::vector<uint16_t>& weights,
 
   std::vector<uint16_t> input(kValues), result(kValues);
   for (int i = 0; i < kValues; ++i) input[i] = static_cast<uint16_t>(i);
-  const CpuKernel kernel(ConvOp::kForward, format.type, geometry,
-                         /*num_threads=*/1);
+  const CpuKernel kernel(ConvOp::kForward, format.type, geometry);
   {
     const FlushDenormals mode(flush);
     kernel.Run(input.data(), weights.data(), result.data(),

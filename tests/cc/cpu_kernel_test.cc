@@ -19,8 +19,7 @@ namespace {
 
 void TestOp(Random& random, const Problem& problem, ConvOp op,
             ElementType type) {
-  const CpuKernel kernel(op, type, problem.geometry,
-                         /*num_threads=*/1 + static_cast<int>(random() % 2));
+  const CpuKernel kernel(op, type, problem.geometry);
   GuardedMemory workspace(static_cast<int64_t>(kernel.workspace_bytes()));
   CheckOp(random, problem, op, type, "cpu", false,
           [&](const void* first, const void* second, void* result) {
@@ -66,12 +65,16 @@ void TestOps(Random& random, const Problem& problem,
   }
 }
 
-// Large pixels that end in the middle of a line of memory.
+// Large pixels that end in the middle of a line of memory, in one block of
+// channels and in several.
 void TestHalfLines(Random& random) {
-  for (int64_t depth : {516, 520, 528}) {
-    TestOps(random,
-            ChannelsLast(2, {5, 5, 3, 1, 1, 1}, {17, 17, 3, 1, 1, 1}, depth),
-            {ConvOp::kForward, ConvOp::kBackpropInput});
+  for (int64_t depth : {516, 520, 528, 1096}) {
+    for (const AxisGeometry& cols :
+         {AxisGeometry{17, 17, 3, 1, 1, 1}, AxisGeometry{16, 16, 3, 1, 2, 2},
+          AxisGeometry{23, 23, 3, 1, 3, 3}, AxisGeometry{17, 9, 3, 2, 1, 1}}) {
+      TestOps(random, ChannelsLast(2, {5, 5, 3, 1, 1, 1}, cols, depth),
+              {ConvOp::kForward, ConvOp::kBackpropInput});
+    }
   }
 }
 
@@ -237,8 +240,7 @@ void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
        {ConvOp::kForward, ConvOp::kBackpropInput, ConvOp::kBackpropFilter}) {
-    const CpuKernel kernel(op, ElementType::kFloat32, geometry,
-                           /*num_threads=*/1);
+    const CpuKernel kernel(op, ElementType::kFloat32, geometry);
     CHECK_THAT(!kernel.has_work(), "no channels, no work");
   }
 }
@@ -249,12 +251,12 @@ void TestRunWritesZerosWithoutWork() {
     CHECK_THAT(false, "there is nothing to run");
   };
   std::vector<float> result(33, 1.0f);
-  RunCpuKernel(ConvOp::kBackpropInput, ElementType::kFloat32, geometry, 1,
-               nullptr, nullptr, result.data(), nullptr, 0, never);
+  RunCpuKernel(ConvOp::kBackpropInput, ElementType::kFloat32, geometry, nullptr,
+               nullptr, result.data(), nullptr, 0, never);
   CHECK_THAT(std::count(result.begin(), result.end(), 0.0f) == 32 &&
                  result.back() == 1.0f,
              "the result is of zeros, and nothing else");
-  RunCpuKernel(ConvOp::kForward, ElementType::kFloat32, geometry, 1, nullptr,
+  RunCpuKernel(ConvOp::kForward, ElementType::kFloat32, geometry, nullptr,
                nullptr, nullptr, nullptr, 0, never);
 }
 

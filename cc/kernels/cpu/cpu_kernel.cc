@@ -13,25 +13,19 @@ namespace {
 // Source and result of more bytes than this are too large for the caches: the
 // result is written past them. Ordinary stores read every line before they
 // write it, which is a third of all traffic, but leave a smaller result where a
-// reader that follows at once finds it; timed together with such a reader the
-// two balance at about 12 MB on a core complex with 32 MB of L3. What the
-// system says of its caches is no guide: a virtual machine of two cores may
-// report all of its host's. TF_DWGRAD_STREAM_BYTES sets another threshold.
+// reader that follows at once finds it. Timed as in a training step, between a
+// writer of the source and a reader of the result that each also read an
+// activation from memory, the two balance at about 4 MB, on a core complex with
+// 32 MB of L3 that others use, too. What the system says of its caches is no
+// guide: a virtual machine of two cores may report all of its host's.
+// TF_DWGRAD_STREAM_BYTES sets another threshold.
 int64_t StreamThreshold() {
   static const int64_t threshold = [] {
     const char* setting = std::getenv("TF_DWGRAD_STREAM_BYTES");
     return setting != nullptr ? static_cast<int64_t>(std::atoll(setting))
-                              : int64_t{12} << 20;
+                              : int64_t{4} << 20;
   }();
   return threshold;
-}
-
-// What counts against the threshold. For one thread, a result that is larger
-// than its source counts twice: it is what fills the caches. More threads write
-// faster than one into the caches, but no faster past them.
-int64_t BytesInCaches(int64_t src_bytes, int64_t dst_bytes, int num_threads) {
-  return (num_threads > 1 ? src_bytes : std::max(src_bytes, dst_bytes)) +
-         dst_bytes;
 }
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -170,7 +164,7 @@ bool UsesDirectGather(const GatherProblem& problem, int64_t lanes,
 int64_t DirectChannels(const GatherProblem& problem, const KernelTable& kernels,
                        ElementType type, int64_t lanes) {
   constexpr int64_t kFilterBytes = 128 << 10;
-  constexpr int64_t kRowBytes = 384 << 10;
+  constexpr int64_t kRowBytes = 768 << 10;
   const int64_t vector_bytes = problem.rows.filter_size *
                                problem.cols.filter_size * kernels.vector_bytes;
   const int64_t filter_limit = kFilterBytes / vector_bytes * lanes;
@@ -179,8 +173,6 @@ int64_t DirectChannels(const GatherProblem& problem, const KernelTable& kernels,
       (problem.most_taps <= kernels.max_taps && problem.rows.num_runs == 1 &&
        problem.cols.num_runs == 1);
   int64_t limit = kMaxKeptChannels;
-  // Of narrow tiles, the filter should stay in the first cache.
-  if (problem.narrow) return limit;
   if (straight_to_dst && !problem.scattered) {
     const int64_t row_limit =
         kRowBytes /
@@ -221,28 +213,20 @@ bool UsesSpreadTiles(const GatherProblem& problem) {
          (cols.filter_size == 3 || cols.filter_size == 5);
 }
 
-// Whether a vector is a line of memory and pixels end within one, so that what
-// is written past the caches begins or ends in the middle of lines. A CPU waits
-// for the rest of eight of those or so; a ninth costs as much as twenty lines.
-bool LeavesLinesOpen(const GatherProblem& problem, const KernelTable& kernels,
-                     ElementType type) {
-  return problem.beyond_cache && kernels.vector_bytes == kLineBytes &&
-         problem.in_depth >= kMaxTileChannels &&
-         problem.in_depth * SizeOf(type) % kLineBytes != 0;
-}
-
 // Of what streams from memory, tiles are narrow: the fewer pixels are followed
 // through their channels, the better is the CPU at reading ahead. Where rows
 // are short and some of it may still be in a cache, the wide ones cover them
-// better. Tiles that are moved on are not narrow: that takes its time for each.
-bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes) {
+// better; so they do where pixels are long enough to be followed anyway. Tiles
+// that are moved on are not narrow: that takes its time for each.
+bool UsesNarrowTiles(const GatherProblem& problem, int64_t lanes,
+                     int64_t pixel_bytes) {
   constexpr int64_t kManyCols = 28;
+  constexpr int64_t kLongPixel = 2 << 10;
   return (problem.far_beyond ||
           (problem.beyond_cache && problem.cols.dst_size >= kManyCols)) &&
          problem.most_taps <= 3 && problem.cols.pitch == 1 &&
-         problem.cols.num_phases == 1 &&
-         (problem.in_depth % lanes == 0 ||
-          problem.in_depth >= kMaxTileChannels);
+         problem.cols.num_phases == 1 && problem.in_depth % lanes == 0 &&
+         pixel_bytes <= kLongPixel;
 }
 
 // Of fewer tap rows there is nothing to pair.
@@ -393,8 +377,7 @@ void* Scratch(size_t bytes) {
 
 }  // namespace
 
-CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
-                     int num_threads)
+CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry)
     : op_(op) {
   const AxisGeometry& rows = geometry.rows;
   const AxisGeometry& cols = geometry.cols;
@@ -406,12 +389,11 @@ CpuKernel::CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
   if (op == ConvOp::kBackpropFilter) {
     PlanFilterGradient(geometry, type);
   } else {
-    PlanGather(geometry, type, num_threads);
+    PlanGather(geometry, type);
   }
 }
 
-void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
-                           int num_threads) {
+void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   GatherProblem& problem = gather_;
   const bool backward = op_ == ConvOp::kBackpropInput;
   problem.backward = backward;
@@ -428,9 +410,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
   const int64_t src_bytes = problem.batch * SrcDepth(problem) *
                             problem.rows.src_size * problem.cols.src_size *
                             SizeOf(type);
-  const int64_t bytes = BytesInCaches(src_bytes, dst_bytes, num_threads);
+  const int64_t bytes = src_bytes + dst_bytes;
   problem.beyond_cache = bytes > StreamThreshold();
-  problem.far_beyond = bytes / 5 * 2 > StreamThreshold();
+  problem.far_beyond = bytes / 6 > StreamThreshold();
   // Found in the third cache, a source gains nothing from it and loses 1 %;
   // found in memory it gains 16 %.
   problem.prefetch = problem.beyond_cache || src_bytes > kSecondCacheBytes;
@@ -463,8 +445,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type,
         problem, problem.cols.src_size * kMaxKeptChannels * accumulator, 3);
     problem.strided = UsesStridedTiles(problem);
     problem.spread = UsesSpreadTiles(problem);
-    problem.narrow = UsesNarrowTiles(problem, lanes) ||
-                     LeavesLinesOpen(problem, kernels, type);
+    problem.narrow = UsesNarrowTiles(problem, lanes, dst_depth * SizeOf(type));
     problem.pairs_rows =
         kernels.pairs_rows && MostTaps(problem.rows) >= kLeastPairedRows;
     problem.takes_apart = kernels.takes_apart &&

@@ -17,10 +17,7 @@ namespace tf_dwgrad {
 
 class CpuKernel {
  public:
-  // The result is the same for any `num_threads`, which is how many the caller
-  // may spread the units over.
-  CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
-            int num_threads);
+  CpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry);
 
   // False if the result is empty or all zeros, because some dimension is zero;
   // then there are no units and the caller writes the zeros.
@@ -64,8 +61,7 @@ class CpuKernel {
   }
 
  private:
-  void PlanGather(const ConvGeometry& geometry, ElementType type,
-                  int num_threads);
+  void PlanGather(const ConvGeometry& geometry, ElementType type);
   bool PlanCopiedGather(ElementType type);
   bool PlanMultipliedGather(int64_t lanes, int64_t accumulator);
   bool PlanPackedGather(ElementType type, int64_t lanes, int64_t accumulator);

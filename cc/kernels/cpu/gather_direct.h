@@ -51,23 +51,22 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.col_step =
       problem.scattered || problem.spread ? depth : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
-  // caches, otherwise by way of rows in cache. If vectors begin in the middle
-  // of a line, so do tiles that would be too large for the first cache, where
-  // only every other pixel leaves lines open (see LeavesLinesOpen); not those
-  // of two phases, of which pieces of a line come too far apart. Pixels
-  // share lines then, which must be written together: where the phases of a
-  // stride take turns, tiles go through the caches, unless there are two phases
-  // only, which can take turns by the piece; that pays where no line would
-  // still be there.
+  // caches, otherwise by way of rows in cache; so do tiles that would be too
+  // large for the first cache if only every other pixel begins amid a line.
+  // Pixels share lines then, which must be written together: where the phases
+  // of a stride take turns, tiles go through the caches, unless there are two
+  // phases only, which can take turns by the piece; that pays where no line
+  // would still be there.
   const bool together = !problem.backward || cols.stride == 1 || problem.spread;
   const bool phases_together =
       problem.far_beyond && cols.pitch == 1 && cols.num_phases == 2;
   constexpr int kVectorBytes = kLanes * sizeof(T);
-  const bool alternate = sums.col_step * sizeof(T) % kLineBytes != 0;
-  const int aligned_bytes = kVectorBytes == 64 && depth >= kMaxTileChannels &&
-                                    together && alternate && !problem.spread
-                                ? kVectorBytes / 2
-                                : kVectorBytes;
+  constexpr int64_t kHalfLine = kLineBytes / 2;
+  sums.halves = kMayHalveLines<N, T> && depth >= kMaxTileChannels && together &&
+                !problem.spread &&
+                depth * sizeof(T) % kLineBytes == kHalfLine &&
+                sums.col_step * sizeof(T) % kLineBytes == kHalfLine;
+  const int64_t aligned_bytes = sums.halves ? kHalfLine : kVectorBytes;
   sums.stream = problem.beyond_cache && kCanStream<T> &&
                 depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
@@ -137,6 +136,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
         channel;
     const int rows_here =
         rows_left < tile_rows ? 1 : static_cast<int>(tile_rows);
+    sums.neighbours = channels == sums.col_step;
     // Positions [begin, end) of a phase, of which position 0 is at `first`.
     const auto sum_positions = [&](int64_t phase, int64_t begin_position,
                                    int64_t end_position, T* first) {

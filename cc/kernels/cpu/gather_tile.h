@@ -507,8 +507,7 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
       panel += kParts<S> * kCols * N;
     } else {
       WriteTileRow<false, N>(sum, panel, last_part, lines, index,
-                             (index + 1) * kLanes >= channels, sums.dst + c,
-                             sums);
+                             channels - index * kLanes, sums.dst + c, sums);
     }
     filter += kParts<S> * filter_vector_step;
   }

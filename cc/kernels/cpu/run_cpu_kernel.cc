@@ -14,16 +14,15 @@ constexpr size_t kAlignment = 64;  // as CpuKernel wants it
 
 size_t CpuWorkspaceBytes(ConvOp op, ElementType type,
                          const ConvGeometry& geometry) {
-  const size_t bytes =
-      CpuKernel(op, type, geometry, /*num_threads=*/1).workspace_bytes();
+  const size_t bytes = CpuKernel(op, type, geometry).workspace_bytes();
   return bytes == 0 ? 0 : bytes + kAlignment;
 }
 
 bool RunCpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
-                  int num_threads, const void* first, const void* second,
-                  void* result, void* workspace, size_t workspace_bytes,
+                  const void* first, const void* second, void* result,
+                  void* workspace, size_t workspace_bytes,
                   const ParallelFor& parallel_for) {
-  const CpuKernel kernel(op, type, geometry, num_threads);
+  const CpuKernel kernel(op, type, geometry);
   const size_t needed = kernel.workspace_bytes();
   if (needed > 0 &&
       std::align(kAlignment, needed, workspace, workspace_bytes) == nullptr) {

@@ -25,12 +25,11 @@ using ParallelFor =
 size_t CpuWorkspaceBytes(ConvOp op, ElementType type,
                          const ConvGeometry& geometry);
 
-// Operands as for CpuKernel::Run; `num_threads` is how many `parallel_for` may
-// use, and does not change the result. Writes all of the result and returns
-// true, or returns false because the workspace is too small.
+// Operands as for CpuKernel::Run. Writes all of the result and returns true, or
+// returns false because the workspace is too small.
 bool RunCpuKernel(ConvOp op, ElementType type, const ConvGeometry& geometry,
-                  int num_threads, const void* first, const void* second,
-                  void* result, void* workspace, size_t workspace_bytes,
+                  const void* first, const void* second, void* result,
+                  void* workspace, size_t workspace_bytes,
                   const ParallelFor& parallel_for);
 
 }  // namespace tf_dwgrad

@@ -428,24 +428,21 @@ inline void Stream(V value, void* to) {
   __builtin_memcpy(to, &value, sizeof(value));
 }
 
-// The same of vectors of 64 bytes to an address that may also be a multiple of
-// half of that.
+// The upper half of a vector and then the lower half of another.
 template <typename V>
-inline void StreamMaybeHalves(V value, void* to) {
+inline V UpperThenLower(V upper, V lower) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
-    if (reinterpret_cast<uintptr_t>(to) % sizeof(V) != 0) {
-      const __m512i bits = BitCast<__m512i>(value);
-      __m256i* const halves = static_cast<__m256i*>(to);
-      _mm256_stream_si256(halves,
-                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 0));
-      _mm256_stream_si256(halves + 1,
-                          _mm512_maskz_extracti64x4_epi64(0xff, bits, 1));
-      return;
-    }
+    return BitCast<V>(_mm512_maskz_shuffle_i64x2(
+        0xff, BitCast<__m512i>(upper), BitCast<__m512i>(lower), 0x4e));
   }
 #endif
-  Stream(value, to);
+  V result;
+  constexpr int kHalf = sizeof(V) / 2;
+  char* const to = reinterpret_cast<char*>(&result);
+  __builtin_memcpy(to, reinterpret_cast<const char*>(&upper) + kHalf, kHalf);
+  __builtin_memcpy(to + kHalf, &lower, kHalf);
+  return result;
 }
 
 inline void FinishStreaming() {

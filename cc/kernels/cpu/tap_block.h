@@ -399,7 +399,7 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
         if (to_dst) {
           WriteTileRow<kBorder != kAnyBorder, N>(
               sum[row], panel_row, last_part, lines + row * kLines, index,
-              (index + 1) * kLanes >= channels, dst_row, sums);
+              channels - index * kLanes, dst_row, sums);
         } else {
           KeepTileRow<N>(sum[row], last_part);
         }

@@ -22,9 +22,11 @@ struct TileSums {
   S* dst;            // null: they stay in the panel
   int64_t row_step;  // from a position to the next
   int64_t col_step;
-  int64_t cols;       // positions of a tile row that exist
-  bool stream;        // to dst past the caches
-  bool prefetch_dst;  // of the next tile down, where the block prefetches
+  int64_t cols;             // positions of a tile row that exist
+  bool stream;              // to dst past the caches
+  bool prefetch_dst;        // of the next tile down, where the block prefetches
+  bool halves = false;      // every other position begins amid a line
+  bool neighbours = false;  // positions follow each other without a gap
 };
 
 // Vectors of 16-bit elements are half as long in memory, if they do not come in
@@ -177,22 +179,8 @@ inline __attribute__((always_inline)) void StreamTileRow(
     const V (&sum)[kCols], const A* others, S* lines, int64_t index, bool last,
     S* dst, int64_t step, int64_t cols) {
   constexpr int kPieces = kVectorsOfLine<N, S>;
-  if constexpr (kIsLine<S>) {
+  if constexpr (kIsLine<S> || kPieces == 1) {
     StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
-  } else if constexpr (kPieces == 1) {
-    const bool whole_lines =
-        (reinterpret_cast<uintptr_t>(dst) | step * sizeof(S)) % kLineBytes == 0;
-    if (whole_lines) {
-      StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
-      return;
-    }
-    const Columns<kCols, S> columns(dst, step);
-#pragma GCC unroll 16
-    for (int col = 0; col < kCols; ++col) {
-      if (!kAllCols && col >= cols) continue;
-      StreamMaybeHalves(JoinSums<N, S>(sum[col], others + col * N),
-                        columns[col]);
-    }
   } else {
     constexpr int64_t kLine = kLineBytes / sizeof(S);
     const int64_t piece = PieceOfLine<N>(dst);
@@ -236,6 +224,53 @@ __attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
   }
 }
 
+// The same of vectors as long as a line, of positions of which every other one
+// begins in the middle of a line. A half waits for the other: that of the next
+// vector or, at the end of a position, that at the beginning of the next. Only
+// the ends of a tile go through the caches. `left` channels begin with this
+// vector.
+template <int N, typename S, typename A>
+__attribute__((noinline)) void StreamHalvesOfTileRow(
+    const A* sums, S* lines, int64_t index, int64_t left, S* dst,
+    bool neighbours, int64_t step, int64_t cols) {
+  typedef Vector<A, N> V;
+  constexpr int64_t kHalf = N / 2;
+  constexpr size_t kHalfBytes = kHalf * sizeof(S);
+  for (int64_t col = 0; col < cols; ++col) {
+    S* const to = dst + col * step;
+    // Of each position, its first vector and the one before this.
+    S* const first = lines + col * 2 * N;
+    S* const before = first + N;
+    const V sum = LoadBits<V>(sums + col * N);
+    if (reinterpret_cast<uintptr_t>(to) % kLineBytes == 0) {
+      Stream(sum, to);
+      continue;
+    }
+    const A* const upper = sums + col * N + kHalf;
+    // The last vector, if it shares half of its channels with the one before.
+    if (left < N) {
+      if (neighbours && col + 1 < cols) {
+        Stream(UpperThenLower(sum, LoadBits<V>(first + 2 * N)), to + kHalf);
+      } else {
+        __builtin_memcpy(to + kHalf, upper, kHalfBytes);
+      }
+      continue;
+    }
+    if (index > 0) {
+      Stream(UpperThenLower(LoadBits<V>(before), sum), to - kHalf);
+    } else if (neighbours && col > 0) {
+      __builtin_memcpy(first, &sum, sizeof(sum));
+    } else {
+      __builtin_memcpy(to, &sum, kHalfBytes);
+    }
+    if (left == N) {
+      __builtin_memcpy(to + kHalf, upper, kHalfBytes);
+    } else {
+      __builtin_memcpy(before, &sum, sizeof(sum));
+    }
+  }
+}
+
 // To the panel.
 template <int N, int kCols, typename V, typename A>
 inline __attribute__((always_inline)) void KeepTileRow(const V (&sum)[kCols],
@@ -255,21 +290,39 @@ inline __attribute__((always_inline)) void KeepTile(
   }
 }
 
+// Whether vectors are as long as a line, and may lie in halves of two.
+template <int N, typename S>
+constexpr bool kMayHalveLines =
+    kCanStream<S> && kParts<S> == 1 && N * sizeof(S) == kLineBytes;
+
 // Elements of the lines that the positions of a row may have open.
 template <int N, int kCols, typename S>
 constexpr int kOpenLines =
-    kVectorsOfLine<N, S> > 1 ? kCols * kLineBytes / static_cast<int>(sizeof(S))
-                             : 1;
+    kMayHalveLines<N, S> ? 2 * N * kCols
+    : kVectorsOfLine<N, S> > 1
+        ? kCols * kLineBytes / static_cast<int>(sizeof(S))
+        : 1;
 
-// To dst, as the sums are to go there. If S comes in parts, `sum` is the last,
-// for which there is room at `last_part`, and the others lie at `others`.
+// To dst, as the sums are to go there. `left` channels begin with this vector.
+// If S comes in parts, `sum` is the last, and the others lie at `others`. There
+// is room for it at `last_part`.
 template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
 inline __attribute__((always_inline)) void WriteTileRow(
     const V (&sum)[kCols], const A* others, A* last_part, S* lines,
-    int64_t index, bool last, S* dst, const TileSums<S>& sums) {
+    int64_t index, int64_t left, S* dst, const TileSums<S>& sums) {
   if constexpr (kCanStream<S>) {
     if (sums.stream) {
       constexpr int64_t kLine = kLineBytes / sizeof(S);
+      const bool last = left <= kParts<S> * N;
+      if constexpr (kMayHalveLines<N, S>) {
+        if (sums.halves) {
+          KeepTileRow<N>(sum, last_part);
+          StreamHalvesOfTileRow<N>(last_part, lines, index, left, dst,
+                                   sums.neighbours, sums.col_step,
+                                   kAllCols ? kCols : sums.cols);
+          return;
+        }
+      }
       if (kVectorsOfLine<N, S> > 1 && sums.col_step % kLine != 0) {
         KeepTileRow<N>(sum, last_part);
         StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,

@@ -68,10 +68,10 @@ ffi::Error RunCustomCall(ffi::ThreadPool pool, ffi::AnyBuffer first,
         std::string("a call of ") + kCustomCallTarget +
         " has operands of other sizes than its attributes say");
   }
-  const bool done = tf_dwgrad_run_cpu_kernel_on_threads(
-      op, *type, geometry, static_cast<int>(pool.num_threads()),
-      first.untyped_data(), second.untyped_data(), result->untyped_data(),
-      workspace->untyped_data(), workspace->size_bytes(),
+  const bool done = tf_dwgrad_compute_on_cpu(
+      op, *type, geometry, first.untyped_data(), second.untyped_data(),
+      result->untyped_data(), workspace->untyped_data(),
+      workspace->size_bytes(),
       [&](int64_t count, double unit_cycles, const Work& work) {
         PoolParallelFor(pool, count, unit_cycles, work);
       });
