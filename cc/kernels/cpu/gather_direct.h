@@ -51,8 +51,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   sums.col_step =
       problem.scattered || problem.spread ? depth : cols.num_phases * depth;
   // If every vector of every pixel is aligned, tiles go straight past the
-  // caches, otherwise by way of rows in cache; so do tiles that would be too
-  // large for the first cache if only every other pixel begins amid a line.
+  // caches; so do those that would be too large for the first cache, if every
+  // other pixel begins amid a line. All others go by way of rows in cache.
   // Pixels share lines then, which must be written together: where the phases
   // of a stride take turns, tiles go through the caches, unless there are two
   // phases only, which can take turns by the piece; that pays where no line
