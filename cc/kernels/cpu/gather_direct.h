@@ -72,13 +72,16 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
   // Moving pieces on pays where there are few products. In 16 bits it takes
   // longer than it saves, unless every other pixel would be written, or pixels
-  // are long, but not too long for the first cache.
+  // are long, but not too long for the first cache, which larger filters take
+  // more of.
   constexpr int64_t kMostMovedTaps = 49;
+  constexpr int64_t kFewTaps = 9;
   constexpr int64_t kManyChannels = 128;
+  const int64_t too_many = (taps <= kFewTaps ? 2 : 1) * kMaxTileChannels;
   const bool pays =
       taps <= kMostMovedTaps &&
       (sizeof(T) == sizeof(A) || problem.spread ||
-       (kParts<T> > 1 && depth >= kManyChannels && depth < kMaxTileChannels));
+       (kParts<T> > 1 && depth >= kManyChannels && depth < too_many));
   const bool by_way_of_rows = problem.beyond_cache && !sums.stream &&
                               (together || phases_together) && pays;
   sums.prefetch_dst = problem.beyond_cache && !sums.stream && !by_way_of_rows;
