@@ -235,7 +235,7 @@ __attribute__((noinline)) void StreamHalvesOfTileRow(
     bool neighbours, int64_t step, int64_t cols) {
   typedef Vector<A, N> V;
   constexpr int64_t kHalf = N / 2;
-  constexpr size_t kHalfBytes = kHalf * sizeof(S);
+  constexpr int64_t kHalfBytes = kHalf * sizeof(S);
   for (int64_t col = 0; col < cols; ++col) {
     S* const to = dst + col * step;
     // Of each position, its first vector and the one before this.
