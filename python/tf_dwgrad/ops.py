@@ -20,14 +20,6 @@ Padding = str | Sequence[Sequence[int]]
 
 def _ints(argument: str, values: Any) -> list[int]:
     """The list of Python ints that an attribute wants."""
-    # What nearly every call passes, in as few steps as may be: after other work their
-    # time is that of fetching the code.
-    if type(values) in (list, tuple):
-        for value in values:
-            if type(value) is not int or not -(2**63) <= value < 2**63:
-                break
-        else:
-            return list(values)
     try:
         if isinstance(values, str):
             raise TypeError
@@ -48,8 +40,8 @@ def _ints(argument: str, values: Any) -> list[int]:
 
 def _sizes(argument: str, sizes: Any) -> Any:
     """`sizes` unchanged, after the checks that TensorFlow's conversion lacks."""
-    if isinstance(sizes, tf.Tensor) or tf.is_tensor(sizes):
-        if sizes.dtype is not tf.int32 and sizes.dtype != tf.int32:
+    if tf.is_tensor(sizes):
+        if sizes.dtype != tf.int32:
             raise TypeError(
                 f"{argument} must be of type int32, but is of type {sizes.dtype.name}"
             )
