@@ -451,7 +451,7 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
   for (int64_t index = 0; index * kLanes < channels; ++index) {
     const int64_t c = FirstLane<kLanes>(index, channels);
     if (prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
-      PrefetchTile<1, kCols, false>(prefetch + c, 0, src_col_step);
+      PrefetchTile<1, kCols, Hint::kRead>(prefetch + c, 0, src_col_step);
     }
     const auto sum_part = [&](auto part,
                               V(&sum)[kCols]) __attribute__((always_inline)) {

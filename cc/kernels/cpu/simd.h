@@ -391,10 +391,15 @@ inline Vector<uint32_t, N> JoinParts(Vector<float, N> even,
          (RoundToBFloat16<N>(odd) & 0xffff0000u);
 }
 
-// Brings a line that will be read as far as the second cache: the first waits
-// for few lines at a time, too few for memory, and would have to make room.
+// Brings a line that will be read as far as the second cache.
 inline void PrefetchToRead(const void* line) {
   __builtin_prefetch(line, /*rw=*/0, /*locality=*/2);
+}
+
+// The same into the first cache, which has little room, but where a CPU may
+// take the hint more seriously.
+inline void PrefetchToReadSoon(const void* line) {
+  __builtin_prefetch(line, /*rw=*/0, /*locality=*/3);
 }
 
 // One that will be written comes into the first.

@@ -291,7 +291,8 @@ inline int64_t PixelsAhead(int64_t pixel_bytes) {
 }
 
 // Prefetches the pixels of a tile, to write them if kWrite.
-template <int kRows, int kCols, bool kWrite, typename S>
+enum class Hint { kRead, kReadSoon, kWrite };
+template <int kRows, int kCols, Hint kHint, typename S>
 inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
                                                         int64_t row_step,
                                                         int64_t col_step) {
@@ -300,10 +301,12 @@ inline __attribute__((always_inline)) void PrefetchTile(const S* tile,
     const Columns<kCols, const S> columns(tile + row * row_step, col_step);
 #pragma GCC unroll 16
     for (int col = 0; col < kCols; ++col) {
-      if (kWrite) {
+      if (kHint == Hint::kWrite) {
         PrefetchToWrite(columns[col]);
-      } else {
+      } else if (kHint == Hint::kRead) {
         PrefetchToRead(columns[col]);
+      } else {
+        PrefetchToReadSoon(columns[col]);
       }
     }
   }
@@ -335,11 +338,19 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
     for (int64_t index = 0; index * kLanes < channels; ++index) {
       const int64_t c = FirstLane<kLanes>(index, channels);
       if (block.prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
-        PrefetchTile<(kStride > 0 ? kRows * kStride : kRows), kStep, false>(
-            block.prefetch + src_offset + c, block.src_row_step,
-            block.src_col_step);
+        constexpr int kNewRows = kStride > 0 ? kRows * kStride : kRows;
+        const S* const to_come = block.prefetch + src_offset;
+        if (kStride < 2 && block.src_col_step == channels) {
+          // All lines of each row are wanted: in the order of memory.
+          PrefetchTile<kNewRows, kStep, Hint::kReadSoon>(
+              to_come + index * kStep * kLanes, block.src_row_step,
+              kLanes > kLine ? kLanes : kLine);
+        } else {
+          PrefetchTile<kNewRows, kStep, Hint::kRead>(
+              to_come + c, block.src_row_step, block.src_col_step);
+        }
         if (sums.prefetch_dst) {
-          PrefetchTile<kRows, kCols, true>(
+          PrefetchTile<kRows, kCols, Hint::kWrite>(
               sums.dst + kRows * sums.row_step + dst_offset + c, sums.row_step,
               sums.col_step);
         }
