@@ -236,6 +236,31 @@ void TestFewPlanes(Random& random) {
   }
 }
 
+// Planes that are done by vectors along their rows: narrower than a vector, as
+// wide as one, two and three, and in between.
+void TestVectorsAlongRows(Random& random) {
+  const auto same = [](int64_t size, int64_t filter) -> AxisGeometry {
+    return {size, size, filter, 1, 1, filter / 2};
+  };
+  for (const int64_t filter : {3, 5}) {
+    for (const int64_t width :
+         {3, 4, 6, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 49, 70}) {
+      for (const int64_t height : {4, 5, 8, 11}) {
+        Problem problem = ChannelsLast(3, same(height, filter),
+                                       same(width, filter), /*depth=*/11);
+        problem.geometry.data_format = DataFormat::kNCHW;
+        problem.text = TextOf(problem.geometry);
+        TestOps(random, problem, {ConvOp::kForward, ConvOp::kBackpropInput});
+      }
+    }
+  }
+  // Planes too large for the scratch memory that the first and the last take.
+  Problem problem = ChannelsLast(1, same(500, 3), same(150, 3), /*depth=*/32);
+  problem.geometry.data_format = DataFormat::kNCHW;
+  problem.text = TextOf(problem.geometry);
+  TestOp(random, problem, ConvOp::kBackpropInput, ElementType::kFloat32);
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -286,6 +311,7 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestPagesApart(random);
   tf_dwgrad::TestCopied(random);
   tf_dwgrad::TestFewPlanes(random);
+  tf_dwgrad::TestVectorsAlongRows(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

@@ -28,6 +28,7 @@ KernelTable Merge(const KernelTable& table, const KernelTable& other) {
     merged.gather_direct[type] = other.gather_direct[type];
     merged.gather_multiplied[type] = other.gather_multiplied[type];
     merged.gather_packed[type] = other.gather_packed[type];
+    merged.gather_along_rows[type] = other.gather_along_rows[type];
     merged.gather_planes[type] = other.gather_planes[type];
     merged.filter_gradient_direct[type] = other.filter_gradient_direct[type];
     merged.filter_gradient_packed[type] = other.filter_gradient_packed[type];

@@ -317,6 +317,28 @@ bool CompetesForCache(const FilterGradientProblem& problem, int64_t lanes,
          taps >= 25 && CacheSets(pixel_bytes) <= 2 * visits;
 }
 
+// Planes whose rows are long enough for vectors along them.
+bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
+                           int64_t planes, int64_t lanes) {
+  // The first and the last one are copied.
+  constexpr int64_t kLeastPlanes = 32;
+  const auto is_plain = [](const GatherPlan& plan) {
+    return plan.stride == 1 && plan.dilation == 1 &&
+           plan.src_size == plan.dst_size &&
+           FirstRun(plan, 0).first_src == -(plan.filter_size / 2);
+  };
+  // 16 bits are widened once for each tap.
+  const bool widens = SizeOf(type) == 2;
+  const int64_t taps = problem.cols.filter_size;
+  const int64_t cols = problem.cols.dst_size;
+  return !problem.channels_last && problem.depth_multiplier == 1 &&
+         problem.rows.filter_size == taps &&
+         ((taps == 3 && 4 * cols >= (widens ? 12 : 3) * lanes) ||
+          (taps == 5 && 2 * cols >= 3 * lanes && !widens)) &&
+         is_plain(problem.rows) && is_plain(problem.cols) &&
+         problem.rows.dst_size >= kAlongRowsTile && planes >= kLeastPlanes;
+}
+
 size_t RepeatedFilterBytes(const GatherProblem& problem, int64_t vector_bytes) {
   return static_cast<size_t>(problem.rows.filter_size *
                              problem.cols.filter_size * FilterDepth(problem) *
@@ -487,6 +509,16 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         static_cast<double>(problem.tile_rows * problem.cols.dst_size *
                             problem.channel_block),
         0.1);
+    return;
+  }
+  if (SuitsVectorsAlongRows(problem, type, planes, lanes)) {
+    gather_kernel_ = kernels.gather_along_rows[type_index];
+    num_units_ = planes;
+    set_unit_cycles(static_cast<double>(dst_pixels), 0.3);
+    // A plane, and vectors before and after it.
+    scratch_bytes_ = static_cast<size_t>(dst_pixels * SizeOf(type) +
+                                         2 * kernels.vector_bytes);
+    if (scratch_bytes_ > kPanelBytes) scratch_bytes_ = 0;
     return;
   }
   if (whole_vectors && !backward && problem.depth_multiplier > 1 &&

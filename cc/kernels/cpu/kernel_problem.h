@@ -153,6 +153,7 @@ struct KernelTable {
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_multiplied[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
+  GatherKernel gather_along_rows[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
   FilterGradientKernel filter_gradient_direct[kNumElementTypes];
   FilterGradientKernel filter_gradient_packed[kNumElementTypes];
@@ -191,6 +192,9 @@ inline constexpr int64_t kMaxScatteredTaps = 16;
 
 // The most channels of a pixel that are folded into the row.
 inline constexpr int64_t kMostFoldedChannels = 256;
+
+// Rows of a tile whose vectors run along the rows of a plane.
+inline constexpr int64_t kAlongRowsTile = 4;
 
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;

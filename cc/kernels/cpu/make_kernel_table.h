@@ -24,6 +24,7 @@
 #include "cc/kernels/cpu/filter_gradient_direct.h"
 #include "cc/kernels/cpu/filter_gradient_packed.h"
 #include "cc/kernels/cpu/filter_gradient_planes.h"
+#include "cc/kernels/cpu/gather_along_rows.h"
 #include "cc/kernels/cpu/gather_direct.h"
 #include "cc/kernels/cpu/gather_multiplied.h"
 #include "cc/kernels/cpu/gather_packed.h"
@@ -39,6 +40,7 @@ constexpr void AddKernels(ElementType type, KernelTable* table) {
   table->gather_direct[slot] = GatherDirect<Isa, T>;
   table->gather_multiplied[slot] = GatherMultiplied<Isa, T>;
   table->gather_packed[slot] = GatherPacked<Isa, T>;
+  table->gather_along_rows[slot] = GatherAlongRows<Isa, T>;
   table->gather_planes[slot] = GatherPlanes<Isa, T>;
   table->filter_gradient_direct[slot] = FilterGradientDirect<Isa, T>;
   table->filter_gradient_packed[slot] = FilterGradientPacked<Isa, T>;
@@ -55,6 +57,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kPairBlocks,
           Isa::kTakesApart,
           Isa::kPairsRows,
+          {},
           {},
           {},
           {},

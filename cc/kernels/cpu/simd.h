@@ -391,6 +391,19 @@ inline Vector<uint32_t, N> JoinParts(Vector<float, N> even,
          (RoundToBFloat16<N>(odd) & 0xffff0000u);
 }
 
+// Keeps the compiler from loading a vector again wherever it is used, which is
+// slow if it lies across lines.
+template <typename V>
+inline __attribute__((always_inline)) void HoldInRegister(V* vector) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(*vector));
+#elif defined(__x86_64__)
+  asm("" : "+x"(*vector));
+#elif defined(__aarch64__)
+  asm("" : "+w"(*vector));
+#endif
+}
+
 // Brings a line that will be read as far as the second cache.
 inline void PrefetchToRead(const void* line) {
   __builtin_prefetch(line, /*rw=*/0, /*locality=*/2);
