@@ -434,7 +434,9 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
                             SizeOf(type);
   const int64_t bytes = src_bytes + dst_bytes;
   problem.beyond_cache = bytes > StreamThreshold();
-  problem.far_beyond = bytes / 6 > StreamThreshold();
+  // So many times what is beyond the caches leaves nothing in them.
+  constexpr int64_t kFarBeyond = 6;
+  problem.far_beyond = bytes / kFarBeyond > StreamThreshold();
   // Found in the third cache, a source gains nothing from it and loses 1 %;
   // found in memory it gains 16 %.
   problem.prefetch = problem.beyond_cache || src_bytes > kSecondCacheBytes;

@@ -62,11 +62,11 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
       problem.far_beyond && cols.pitch == 1 && cols.num_phases == 2;
   constexpr int kVectorBytes = kLanes * sizeof(T);
   constexpr int64_t kHalfLine = kLineBytes / 2;
-  sums.halves = kMayHalveLines<N, T> && depth >= kMaxTileChannels && together &&
-                !problem.spread &&
-                depth * sizeof(T) % kLineBytes == kHalfLine &&
-                sums.col_step * sizeof(T) % kLineBytes == kHalfLine;
-  const int64_t aligned_bytes = sums.halves ? kHalfLine : kVectorBytes;
+  const bool halves = kMayHalveLines<N, T> && depth >= kMaxTileChannels &&
+                      together && !problem.spread &&
+                      depth * sizeof(T) % kLineBytes == kHalfLine &&
+                      sums.col_step * sizeof(T) % kLineBytes == kHalfLine;
+  const int64_t aligned_bytes = halves ? kHalfLine : kVectorBytes;
   sums.stream = problem.beyond_cache && kCanStream<T> &&
                 depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;
@@ -139,7 +139,6 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
         channel;
     const int rows_here =
         rows_left < tile_rows ? 1 : static_cast<int>(tile_rows);
-    sums.neighbours = channels == sums.col_step;
     // Positions [begin, end) of a phase, of which position 0 is at `first`.
     const auto sum_positions = [&](int64_t phase, int64_t begin_position,
                                    int64_t end_position, T* first) {

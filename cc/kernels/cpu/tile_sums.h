@@ -22,11 +22,9 @@ struct TileSums {
   S* dst;            // null: they stay in the panel
   int64_t row_step;  // from a position to the next
   int64_t col_step;
-  int64_t cols;             // positions of a tile row that exist
-  bool stream;              // to dst past the caches
-  bool prefetch_dst;        // of the next tile down, where the block prefetches
-  bool halves = false;      // every other position begins amid a line
-  bool neighbours = false;  // positions follow each other without a gap
+  int64_t cols;       // positions of a tile row that exist
+  bool stream;        // to dst past the caches
+  bool prefetch_dst;  // of the next tile down, where the block prefetches
 };
 
 // Vectors of 16-bit elements are half as long in memory, if they do not come in
@@ -230,10 +228,14 @@ __attribute__((noinline)) void StreamUnlikeTileRow(const A* sums,
 // the ends of a tile go through the caches. `left` channels begin with this
 // vector.
 template <int N, typename S, typename A>
-__attribute__((noinline)) void StreamHalvesOfTileRow(
-    const A* sums, S* lines, int64_t index, int64_t left, S* dst,
-    bool neighbours, int64_t step, int64_t cols) {
+__attribute__((noinline)) void StreamHalvesOfTileRow(const A* sums, S* lines,
+                                                     int64_t index,
+                                                     int64_t left, S* dst,
+                                                     int64_t step,
+                                                     int64_t cols) {
   typedef Vector<A, N> V;
+  // Whether positions follow each other without a gap.
+  const bool neighbours = index * N + left == step;
   constexpr int64_t kHalf = N / 2;
   constexpr int64_t kHalfBytes = kHalf * sizeof(S);
   for (int64_t col = 0; col < cols; ++col) {
@@ -313,23 +315,22 @@ inline __attribute__((always_inline)) void WriteTileRow(
   if constexpr (kCanStream<S>) {
     if (sums.stream) {
       constexpr int64_t kLine = kLineBytes / sizeof(S);
+      const int64_t cols = kAllCols ? kCols : sums.cols;
       const bool last = left <= kParts<S> * N;
-      if constexpr (kMayHalveLines<N, S>) {
-        if (sums.halves) {
-          KeepTileRow<N>(sum, last_part);
-          StreamHalvesOfTileRow<N>(last_part, lines, index, left, dst,
-                                   sums.neighbours, sums.col_step,
-                                   kAllCols ? kCols : sums.cols);
-          return;
-        }
-      }
-      if (kVectorsOfLine<N, S> > 1 && sums.col_step % kLine != 0) {
+      if (sums.col_step % kLine == 0) {
+        StreamTileRow<kAllCols, N>(sum, others, lines, index, last, dst,
+                                   sums.col_step, cols);
+      } else if constexpr (kMayHalveLines<N, S>) {
+        KeepTileRow<N>(sum, last_part);
+        StreamHalvesOfTileRow<N>(last_part, lines, index, left, dst,
+                                 sums.col_step, cols);
+      } else if constexpr (kVectorsOfLine<N, S> > 1) {
         KeepTileRow<N>(sum, last_part);
         StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,
-                               sums.col_step, kAllCols ? kCols : sums.cols);
+                               sums.col_step, cols);
       } else {
         StreamTileRow<kAllCols, N>(sum, others, lines, index, last, dst,
-                                   sums.col_step, sums.cols);
+                                   sums.col_step, cols);
       }
       return;
     }
