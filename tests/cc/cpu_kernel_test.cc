@@ -239,23 +239,31 @@ void TestFewPlanes(Random& random) {
 // Planes that are done by vectors along their rows: narrower than a vector, as
 // wide as one, two and three, and in between.
 void TestVectorsAlongRows(Random& random) {
-  const auto same = [](int64_t size, int64_t filter) -> AxisGeometry {
-    return {size, size, filter, 1, 1, filter / 2};
+  const auto same = [](int64_t size, int64_t filter,
+                       int64_t dilation) -> AxisGeometry {
+    return {size, size, filter, 1, dilation, filter / 2 * dilation};
+  };
+  const auto test = [&](const AxisGeometry& rows, const AxisGeometry& cols) {
+    Problem problem = ChannelsLast(3, rows, cols, /*depth=*/11);
+    problem.geometry.data_format = DataFormat::kNCHW;
+    problem.text = TextOf(problem.geometry);
+    TestOps(random, problem, {ConvOp::kForward, ConvOp::kBackpropInput});
   };
   for (const int64_t filter : {3, 5}) {
     for (const int64_t width :
          {3, 4, 6, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 49, 70}) {
-      for (const int64_t height : {4, 5, 8, 11}) {
-        Problem problem = ChannelsLast(3, same(height, filter),
-                                       same(width, filter), /*depth=*/11);
-        problem.geometry.data_format = DataFormat::kNCHW;
-        problem.text = TextOf(problem.geometry);
-        TestOps(random, problem, {ConvOp::kForward, ConvOp::kBackpropInput});
+      for (const int64_t height : {1, 4, 5, 11}) {
+        test(same(height, filter, 1), same(width, filter, 1));
+      }
+      for (const int64_t dilation : {2, 3, 9}) {
+        test(same(9, filter, dilation), same(width, filter, dilation));
+        test(same(1, filter, 1), same(width, filter, dilation));
       }
     }
   }
   // Planes too large for the scratch memory that the first and the last take.
-  Problem problem = ChannelsLast(1, same(500, 3), same(150, 3), /*depth=*/32);
+  Problem problem =
+      ChannelsLast(1, same(500, 3, 1), same(150, 3, 1), /*depth=*/32);
   problem.geometry.data_format = DataFormat::kNCHW;
   problem.text = TextOf(problem.geometry);
   TestOp(random, problem, ConvOp::kBackpropInput, ElementType::kFloat32);

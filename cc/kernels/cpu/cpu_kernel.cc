@@ -322,21 +322,28 @@ bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
                            int64_t planes, int64_t lanes) {
   // The first and the last one are copied.
   constexpr int64_t kLeastPlanes = 32;
-  const auto is_plain = [](const GatherPlan& plan) {
-    return plan.stride == 1 && plan.dilation == 1 &&
-           plan.src_size == plan.dst_size &&
-           FirstRun(plan, 0).first_src == -(plan.filter_size / 2);
+  const auto is_same = [](const GatherPlan& plan) {
+    return plan.stride == 1 && plan.src_size == plan.dst_size &&
+           plan.pad == plan.filter_size / 2 * plan.dilation;
   };
   // 16 bits are widened once for each tap.
   const bool widens = SizeOf(type) == 2;
   const int64_t taps = problem.cols.filter_size;
   const int64_t cols = problem.cols.dst_size;
+  const int64_t least_cols = taps == 5 ? lanes * 3 / 2 : lanes * 3 / 4;
+  // A row dilation leaves few rows in a tile.
+  const bool suits_dilation =
+      problem.rows.dilation == 1 ||
+      (cols >= lanes && (problem.rows.dst_size / problem.rows.dilation >= 8 ||
+                         cols >= 4 * lanes));
+  // Only the vectors at the ends of a row are masked.
+  const bool ends_suffice = problem.cols.pad <= lanes || cols <= 2 * lanes;
   return !problem.channels_last && problem.depth_multiplier == 1 &&
          problem.rows.filter_size == taps &&
-         ((taps == 3 && 4 * cols >= (widens ? 12 : 3) * lanes) ||
-          (taps == 5 && 2 * cols >= 3 * lanes && !widens)) &&
-         is_plain(problem.rows) && is_plain(problem.cols) &&
-         problem.rows.dst_size >= kAlongRowsTile && planes >= kLeastPlanes;
+         (taps == 3 || (taps == 5 && problem.cols.dilation == 1 && !widens)) &&
+         cols >= (widens ? 3 * lanes : least_cols) && is_same(problem.rows) &&
+         is_same(problem.cols) && suits_dilation && ends_suffice &&
+         planes >= kLeastPlanes;
 }
 
 size_t RepeatedFilterBytes(const GatherProblem& problem, int64_t vector_bytes) {
@@ -517,9 +524,10 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     gather_kernel_ = kernels.gather_along_rows[type_index];
     num_units_ = planes;
     set_unit_cycles(static_cast<double>(dst_pixels), 0.3);
-    // A plane, and vectors before and after it.
-    scratch_bytes_ = static_cast<size_t>(dst_pixels * SizeOf(type) +
-                                         2 * kernels.vector_bytes);
+    // A plane, and what vectors see before and after it.
+    scratch_bytes_ =
+        static_cast<size_t>((dst_pixels + 2 * problem.cols.pad) * SizeOf(type) +
+                            kernels.vector_bytes);
     if (scratch_bytes_ > kPanelBytes) scratch_bytes_ = 0;
     return;
   }

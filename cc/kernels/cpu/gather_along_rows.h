@@ -1,9 +1,10 @@
 // Forward op and input gradient for NCHW with small square filters, "SAME"
-// padding and neither stride nor dilation: vectors run along the rows of a
-// plane, which is read and written where it lies.
+// padding and no stride: vectors run along the rows of a plane, which is read
+// and written where it lies.
 //
-// A unit of work is one dst plane. A tile is kRows rows by a vector or two of
-// columns. Each shifted piece of a source row that they see is loaded once.
+// A unit of work is one dst plane. A tile is a few rows, a row dilation apart,
+// by a vector or two of columns. Each shifted piece of a source row that they
+// see is loaded once.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_ALONG_ROWS_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_ALONG_ROWS_H_
@@ -16,7 +17,7 @@ namespace tf_dwgrad {
 namespace {
 
 // A plane, and what a channel's taps and the borders make of it.
-template <int N, int kTaps, typename T>
+template <int N, int kTaps, bool kDilated, typename T>
 struct PlaneRows {
   typedef typename AccumulatorOf<T>::type A;
   typedef Vector<A, N> V;
@@ -24,6 +25,8 @@ struct PlaneRows {
   T* dst;
   int64_t rows;
   int64_t cols;
+  int64_t row_dilation;
+  int64_t col_dilation;
   A weights[kTaps * kTaps];  // in the order of the source
   // For the vectors at both ends of a row and each tap, all bits of the lanes
   // whose source exists.
@@ -47,20 +50,20 @@ template <typename T>
 struct RowTile {
   const T* src;
   T* dst;
-  int64_t cols;    // of a row
+  int64_t row_step;
   int64_t second;  // columns from the first vector to the second
   TapRange rows;   // source rows that exist
-  int64_t whole;   // elements of the plane from dst on
+  int64_t whole;   // elements from dst on that may be written
 };
 
 // The sums of kRows rows by kVectors vectors, of which the first and the last
-// may be at an end of the row. All source rows exist if kInside. If the row is
-// no longer than a vector, what is written too much is where later rows go, or
-// is not written.
+// may be at an end of the row. All source rows exist if kInside. If there is
+// one at both ends, what it writes too much is where later rows go, or is not
+// written.
 template <bool kInside, RowEnd kFirst, RowEnd kLast, bool kStream, int kRows,
-          int kVectors, int N, int kTaps, typename T>
+          int kVectors, int N, int kTaps, bool kDilated, typename T>
 __attribute__((noinline)) void SumAlongRows(
-    const RowTile<T>& tile, const PlaneRows<N, kTaps, T>& plane) {
+    const RowTile<T>& tile, const PlaneRows<N, kTaps, kDilated, T>& plane) {
   typedef typename AccumulatorOf<T>::type A;
   typedef Vector<A, N> V;
   V weights[kTaps][kTaps];
@@ -73,15 +76,18 @@ __attribute__((noinline)) void SumAlongRows(
   }
   V sum[kRows][kVectors] = {};
   const T* src = tile.src;
+  // Pieces a pixel apart are faster to find if the compiler knows it.
+  const int64_t dilation = kDilated ? plane.col_dilation : 1;
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows + kTaps - 1; ++i, src += tile.cols) {
+  for (int i = 0; i < kRows + kTaps - 1; ++i, src += tile.row_step) {
     if (!kInside && (i < tile.rows.begin || i >= tile.rows.end)) continue;
 #pragma GCC unroll 8
     for (int tap = 0; tap < kTaps; ++tap) {
       V pixels[kVectors];
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        pixels[v] = Access<T, N>::Load(src + (v == 0 ? 0 : tile.second) + tap);
+        pixels[v] = Access<T, N>::Load(src + (v == 0 ? 0 : tile.second) +
+                                       tap * dilation);
         if (v == 0 && kFirst != kNoEnd) {
           pixels[v] = KeepLanes<N, A>(pixels[v], plane.borders[kFirst][tap]);
         }
@@ -103,12 +109,12 @@ __attribute__((noinline)) void SumAlongRows(
   }
   T* dst = tile.dst;
 #pragma GCC unroll 8
-  for (int dst_row = 0; dst_row < kRows; ++dst_row, dst += tile.cols) {
+  for (int dst_row = 0; dst_row < kRows; ++dst_row, dst += tile.row_step) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       if (kFirst == kLeftEnd && kLast == kRightEnd && kVectors == 1 &&
-          dst_row * tile.cols + N > tile.whole) {
-        StoreSome<T, N>(sum[dst_row][v], dst, static_cast<int>(tile.cols));
+          dst_row * tile.row_step + N > tile.whole) {
+        StoreSome<T, N>(sum[dst_row][v], dst, static_cast<int>(plane.cols));
       } else {
         StoreVector<kStream, N>(sum[dst_row][v],
                                 dst + (v == 0 ? 0 : tile.second));
@@ -117,18 +123,24 @@ __attribute__((noinline)) void SumAlongRows(
   }
 }
 
-// All columns of kRows rows. The last vector begins early enough to be whole.
-template <bool kInside, bool kStream, int kRows, int N, int kTaps, typename T>
-void SumRowsOfPlane(const PlaneRows<N, kTaps, T>& plane, int64_t row) {
+// All columns of kRows rows of a row phase, of which rows [begin, end), counted
+// from the first of these, exist. The last vector begins early enough to be
+// whole, and is the last to be written: the one before it may have seen what is
+// beyond the border.
+template <bool kInside, bool kStream, int kRows, int N, int kTaps,
+          bool kDilated, typename T>
+void SumRowsOfPlane(const PlaneRows<N, kTaps, kDilated, T>& plane, int64_t row,
+                    const TapRange& rows) {
   constexpr int kPad = kTaps / 2;
   const int64_t cols = plane.cols;
-  const T* const src = plane.src + (row - kPad) * cols - kPad;
-  T* const dst = plane.dst + row * cols;
   RowTile<T> tile;
-  tile.cols = cols;
-  tile.rows.begin = kPad - row;
-  tile.rows.end = plane.rows + kPad - row;
+  tile.row_step = plane.row_dilation * cols;
+  const T* const src =
+      plane.src + row * cols - kPad * (tile.row_step + plane.col_dilation);
+  T* const dst = plane.dst + row * cols;
+  tile.rows = {rows.begin + kPad, rows.end + kPad};
   tile.whole = (plane.rows - row) * cols;
+  if (plane.row_dilation > 1 && cols < N) tile.whole = 0;
   const auto sum = [&](auto first, auto last, auto vectors, int64_t col,
                        int64_t second) {
     constexpr RowEnd kFirst = static_cast<RowEnd>(decltype(first)::kValue);
@@ -163,26 +175,39 @@ void SumRowsOfPlane(const PlaneRows<N, kTaps, T>& plane, int64_t row) {
   }
 }
 
-template <bool kStream, int N, int kTaps, typename T>
-void SumPlane(const PlaneRows<N, kTaps, T>& plane) {
-  constexpr int64_t kRows = kAlongRowsTile;
+template <bool kStream, int N, int kTaps, bool kDilated, typename T>
+void SumPlane(const PlaneRows<N, kTaps, kDilated, T>& plane) {
+  constexpr int64_t kRows = 4;
   constexpr int64_t kPad = kTaps / 2;
-  for (int64_t next = 0; next < plane.rows; next += kRows) {
-    // The last tile may do rows again.
-    const int64_t row = next + kRows <= plane.rows ? next : plane.rows - kRows;
-    if (row >= kPad && row + kRows + kPad <= plane.rows) {
-      SumRowsOfPlane<true, kStream, kRows>(plane, row);
-    } else {
-      SumRowsOfPlane<false, kStream, kRows>(plane, row);
+  const int64_t dilation = plane.row_dilation;
+  for (int64_t phase = 0; phase < dilation && phase < plane.rows; ++phase) {
+    const int64_t size = (plane.rows - phase + dilation - 1) / dilation;
+    for (int64_t next = 0; next < size;) {
+      if (size < kRows) {
+        SumRowsOfPlane<false, kStream, 1>(plane, phase + next * dilation,
+                                          {-next, size - next});
+        ++next;
+        continue;
+      }
+      // The last tile may do rows again.
+      const int64_t first = next + kRows <= size ? next : size - kRows;
+      const int64_t row = phase + first * dilation;
+      const TapRange rows = {-first, size - first};
+      if (first >= kPad && first + kRows + kPad <= size) {
+        SumRowsOfPlane<true, kStream, kRows>(plane, row, rows);
+      } else {
+        SumRowsOfPlane<false, kStream, kRows>(plane, row, rows);
+      }
+      next = first + kRows;
     }
   }
 }
 
 // The taps of a channel. False if one of them is not finite: what lies beyond a
 // border would not be zero times it.
-template <int N, int kTaps, typename T>
+template <int N, int kTaps, bool kDilated, typename T>
 bool FindWeights(const GatherProblem& problem, const T* filter,
-                 PlaneRows<N, kTaps, T>* plane) {
+                 PlaneRows<N, kTaps, kDilated, T>* plane) {
   constexpr int kCount = kTaps * kTaps;
   bool finite = true;
   for (int tap = 0; tap < kCount; ++tap) {
@@ -194,12 +219,13 @@ bool FindWeights(const GatherProblem& problem, const T* filter,
   return finite;
 }
 
-template <int N, int kTaps, typename T>
-void FindBorders(PlaneRows<N, kTaps, T>* plane) {
+template <int N, int kTaps, bool kDilated, typename T>
+void FindBorders(PlaneRows<N, kTaps, kDilated, T>* plane) {
   const int64_t last = plane->cols > N ? plane->cols - N : 0;
   for (int end = 0; end < 2; ++end) {
     for (int tap = 0; tap < kTaps; ++tap) {
-      const int64_t first = (end == kLeftEnd ? 0 : last) + tap - kTaps / 2;
+      const int64_t first = (end == kLeftEnd ? 0 : last) +
+                            (tap - kTaps / 2) * plane->col_dilation;
       unsigned char bytes[sizeof(plane->borders[end][tap])];
       constexpr int kLaneBytes = sizeof(bytes) / N;
       for (int lane = 0; lane < N; ++lane) {
@@ -213,30 +239,34 @@ void FindBorders(PlaneRows<N, kTaps, T>* plane) {
   }
 }
 
-template <typename Isa, int kTaps, typename T>
+template <typename Isa, int kTaps, bool kDilated, typename T>
 void GatherPlanesAlongRows(const GatherProblem& problem, const T* src,
                            const T* filter, T* dst, T* copy, int64_t begin,
                            int64_t end) {
   typedef typename AccumulatorOf<T>::type A;
   constexpr int N = Isa::kVectorBytes / sizeof(A);
   const int64_t planes = problem.batch * problem.in_depth;
-  PlaneRows<N, kTaps, T> plane;
+  PlaneRows<N, kTaps, kDilated, T> plane;
   plane.rows = problem.rows.dst_size;
   plane.cols = problem.cols.dst_size;
+  plane.row_dilation = problem.rows.dilation;
+  plane.col_dilation = problem.cols.dilation;
   FindBorders(&plane);
   const int64_t elements = plane.rows * plane.cols;
+  const int64_t before = kTaps / 2 * plane.col_dilation;
   const bool stream = problem.beyond_cache && N * sizeof(T) == kLineBytes &&
                       plane.cols % N == 0 &&
                       reinterpret_cast<uintptr_t>(dst) % kLineBytes == 0;
   for (int64_t unit = begin; unit < end; ++unit) {
     plane.src = src + unit * elements;
     plane.dst = dst + unit * elements;
-    // Vectors see a few elements of the planes beside theirs.
-    const bool alone = unit == 0 || unit + 1 == planes;
+    // Vectors see elements of the planes beside theirs.
+    const bool alone =
+        unit * elements < before || (planes - 1 - unit) * elements < before + N;
     if (alone && copy != nullptr) {
-      __builtin_memcpy(copy + N, plane.src,
+      __builtin_memcpy(copy + before, plane.src,
                        static_cast<size_t>(elements) * sizeof(T));
-      plane.src = copy + N;
+      plane.src = copy + before;
     }
     if ((alone && copy == nullptr) ||
         !FindWeights(problem, filter + unit % problem.in_depth, &plane)) {
@@ -259,12 +289,17 @@ void GatherAlongRows(const GatherProblem& problem, const void* src,
   const T* const typed_filter = static_cast<const T*>(filter);
   T* const typed_dst = static_cast<T*>(dst);
   T* const copy = static_cast<T*>(scratch);
-  if (problem.cols.filter_size == 3) {
-    GatherPlanesAlongRows<Isa, 3>(problem, typed_src, typed_filter, typed_dst,
-                                  copy, begin, end);
+  const auto run = [&](auto taps, auto dilated) {
+    GatherPlanesAlongRows<Isa, decltype(taps)::kValue,
+                          decltype(dilated)::kValue>(
+        problem, typed_src, typed_filter, typed_dst, copy, begin, end);
+  };
+  if (problem.cols.filter_size == 5) {
+    run(Int<5>(), Int<false>());
+  } else if (problem.cols.dilation == 1) {
+    run(Int<3>(), Int<false>());
   } else {
-    GatherPlanesAlongRows<Isa, 5>(problem, typed_src, typed_filter, typed_dst,
-                                  copy, begin, end);
+    run(Int<3>(), Int<true>());
   }
 }
 

@@ -193,9 +193,6 @@ inline constexpr int64_t kMaxScatteredTaps = 16;
 // The most channels of a pixel that are folded into the row.
 inline constexpr int64_t kMostFoldedChannels = 256;
 
-// Rows of a tile whose vectors run along the rows of a plane.
-inline constexpr int64_t kAlongRowsTile = 4;
-
 // The most positions of a tile.
 inline constexpr int kMaxPositions = 16;
 
