@@ -265,7 +265,7 @@ void GatherPlanesAlongRows(const GatherProblem& problem, const T* src,
         unit * elements < before || (planes - 1 - unit) * elements < before + N;
     if (alone && copy != nullptr) {
       __builtin_memcpy(copy + before, plane.src,
-                       static_cast<size_t>(elements) * sizeof(T));
+                       elements * static_cast<int64_t>(sizeof(T)));
       plane.src = copy + before;
     }
     if ((alone && copy == nullptr) ||
