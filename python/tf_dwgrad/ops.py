@@ -17,9 +17,22 @@ _ops = load_ops()
 
 Padding = str | Sequence[Sequence[int]]
 
+_INT32 = tf.int32
+_NO_DILATIONS = (1, 1, 1, 1)
 
-def _ints(argument: str, values: Any) -> list[int]:
-    """The list of Python ints that an attribute wants."""
+# After a large op the caches hold none of this: every line of Python that an eager call
+# runs, and every object that it touches, then waits for memory. So the usual arguments
+# leave each of the checks below by its first lines.
+
+
+def _ints(argument: str, values: Any) -> Sequence[int]:
+    """The Python ints that an attribute wants."""
+    if type(values) is list or type(values) is tuple:
+        for value in values:
+            if type(value) is not int or not -(2**63) <= value < 2**63:
+                break
+        else:
+            return values
     try:
         if isinstance(values, str):
             raise TypeError
@@ -40,6 +53,8 @@ def _ints(argument: str, values: Any) -> list[int]:
 
 def _sizes(argument: str, sizes: Any) -> Any:
     """`sizes` unchanged, after the checks that TensorFlow's conversion lacks."""
+    if getattr(sizes, "dtype", None) is _INT32:
+        return sizes
     if tf.is_tensor(sizes):
         if sizes.dtype != tf.int32:
             raise TypeError(
@@ -56,7 +71,7 @@ def _sizes(argument: str, sizes: Any) -> Any:
     return sizes
 
 
-def _padding_attrs(padding: Padding) -> dict[str, Any]:
+def _padding_attrs(padding: Padding) -> tuple[str, list[int]]:
     """The attributes `padding` and `explicit_paddings` for a `padding` argument."""
     if isinstance(padding, str):
         name = padding.upper()
@@ -65,7 +80,7 @@ def _padding_attrs(padding: Padding) -> dict[str, Any]:
                 "padding must be 'SAME', 'VALID' or a list of four pairs such as "
                 f"[[0, 0], [1, 1], [1, 1], [0, 0]], but got {padding!r}"
             )
-        return {"padding": name, "explicit_paddings": []}
+        return name, []
     try:
         pairs = [_ints("padding", pair) for pair in padding]
     except (TypeError, ValueError):
@@ -76,18 +91,19 @@ def _padding_attrs(padding: Padding) -> dict[str, Any]:
             f"for each dimension in the order of data_format, but got {padding!r}"
         )
     flat = [value for pair in pairs for value in pair]
-    return {"padding": "EXPLICIT", "explicit_paddings": flat}
+    return "EXPLICIT", flat
 
 
 def _attrs(
     strides: Any, padding: Padding, data_format: str, dilations: Any
-) -> dict[str, Any]:
-    return {
-        "strides": _ints("strides", strides),
-        "data_format": data_format,
-        "dilations": _ints("dilations", dilations),
-        **_padding_attrs(padding),
-    }
+) -> tuple[Any, ...]:
+    """The attributes of the three ops, in their order."""
+    return (
+        _ints("strides", strides),
+        *_padding_attrs(padding),
+        data_format,
+        dilations if dilations is _NO_DILATIONS else _ints("dilations", dilations),
+    )
 
 
 def depthwise_conv2d_backprop_input(
@@ -97,7 +113,7 @@ def depthwise_conv2d_backprop_input(
     strides: Sequence[int],
     padding: Padding,
     data_format: str = "NHWC",
-    dilations: Sequence[int] = (1, 1, 1, 1),
+    dilations: Sequence[int] = _NO_DILATIONS,
     name: str | None = None,
 ) -> tf.Tensor:
     """Computes the gradient of depthwise 2-D convolution with respect to its input.
@@ -155,11 +171,11 @@ def depthwise_conv2d_backprop_input(
     Source: the op ``DepthwiseConv2dNativeBackpropInput`` of TensorFlow.
     """
     return _ops.dwgrad_depthwise_conv2d_backprop_input(
-        input_sizes=_sizes("input_sizes", input_sizes),
-        filter=filter,
-        out_backprop=out_backprop,
-        name=name,
-        **_attrs(strides, padding, data_format, dilations),
+        _sizes("input_sizes", input_sizes),
+        filter,
+        out_backprop,
+        *_attrs(strides, padding, data_format, dilations),
+        name,
     )
 
 
@@ -170,7 +186,7 @@ def depthwise_conv2d_backprop_filter(
     strides: Sequence[int],
     padding: Padding,
     data_format: str = "NHWC",
-    dilations: Sequence[int] = (1, 1, 1, 1),
+    dilations: Sequence[int] = _NO_DILATIONS,
     name: str | None = None,
 ) -> tf.Tensor:
     """Computes the gradient of depthwise 2-D convolution with respect to its filter.
@@ -216,11 +232,11 @@ def depthwise_conv2d_backprop_filter(
     Source: the op ``DepthwiseConv2dNativeBackpropFilter`` of TensorFlow.
     """
     return _ops.dwgrad_depthwise_conv2d_backprop_filter(
-        input=input,
-        filter_sizes=_sizes("filter_sizes", filter_sizes),
-        out_backprop=out_backprop,
-        name=name,
-        **_attrs(strides, padding, data_format, dilations),
+        input,
+        _sizes("filter_sizes", filter_sizes),
+        out_backprop,
+        *_attrs(strides, padding, data_format, dilations),
+        name,
     )
 
 
@@ -286,10 +302,10 @@ def depthwise_conv2d(
         )
     full = [1, 1, *pair] if data_format == "NCHW" else [1, *pair, 1]
     return _ops.dwgrad_depthwise_conv2d(
-        input=input,
-        filter=filter,
-        name=name,
-        **_attrs(strides, padding, data_format, full),
+        input,
+        filter,
+        *_attrs(strides, padding, data_format, full),
+        name,
     )
 
 
