@@ -18,32 +18,27 @@ _ops = load_ops()
 Padding = str | Sequence[Sequence[int]]
 
 _INT32 = tf.int32
-_NO_DILATIONS = (1, 1, 1, 1)
 
 # After a large op the caches hold none of this: every line of Python that an eager call
 # runs, and every object that it touches, then waits for memory. So the usual arguments
-# leave each of the checks below by its first lines.
+# pass the checks below by few lines.
 
 
-def _ints(argument: str, values: Any) -> Sequence[int]:
-    """The Python ints that an attribute wants."""
-    if type(values) is list or type(values) is tuple:
-        for value in values:
-            if type(value) is not int or not -(2**63) <= value < 2**63:
-                break
-        else:
-            return values
+def _ints(argument: str, values: Any) -> list[int]:
+    """The list of Python ints that an attribute wants."""
     try:
         if isinstance(values, str):
             raise TypeError
         result = []
         for value in values:
-            # bool is an int and 1.0 == 1, but both are mistakes here.
-            if isinstance(value, bool) or int(value) != value:
-                raise TypeError
+            if type(value) is not int:
+                # bool is an int and 1.0 == 1, but both are mistakes here.
+                if isinstance(value, bool) or int(value) != value:
+                    raise TypeError
+                value = int(value)
             if not -(2**63) <= value < 2**63:
                 raise ValueError
-            result.append(int(value))
+            result.append(value)
         return result
     except (TypeError, ValueError):
         raise ValueError(
@@ -56,11 +51,10 @@ def _sizes(argument: str, sizes: Any) -> Any:
     if getattr(sizes, "dtype", None) is _INT32:
         return sizes
     if tf.is_tensor(sizes):
-        if sizes.dtype != tf.int32:
-            raise TypeError(
-                f"{argument} must be of type int32, but is of type {sizes.dtype.name}"
-            )
-    elif isinstance(sizes, (list, tuple, np.ndarray)):
+        raise TypeError(
+            f"{argument} must be of type int32, but is of type {sizes.dtype.name}"
+        )
+    if isinstance(sizes, (list, tuple, np.ndarray)):
         # The conversion wraps what does not fit into int32: 2^32 + 1 becomes 1.
         for size in sizes:
             if isinstance(size, Integral) and not 0 <= size < 2**31:
@@ -102,7 +96,7 @@ def _attrs(
         _ints("strides", strides),
         *_padding_attrs(padding),
         data_format,
-        dilations if dilations is _NO_DILATIONS else _ints("dilations", dilations),
+        _ints("dilations", dilations),
     )
 
 
@@ -113,7 +107,7 @@ def depthwise_conv2d_backprop_input(
     strides: Sequence[int],
     padding: Padding,
     data_format: str = "NHWC",
-    dilations: Sequence[int] = _NO_DILATIONS,
+    dilations: Sequence[int] = (1, 1, 1, 1),
     name: str | None = None,
 ) -> tf.Tensor:
     """Computes the gradient of depthwise 2-D convolution with respect to its input.
@@ -186,7 +180,7 @@ def depthwise_conv2d_backprop_filter(
     strides: Sequence[int],
     padding: Padding,
     data_format: str = "NHWC",
-    dilations: Sequence[int] = _NO_DILATIONS,
+    dilations: Sequence[int] = (1, 1, 1, 1),
     name: str | None = None,
 ) -> tf.Tensor:
     """Computes the gradient of depthwise 2-D convolution with respect to its filter.
