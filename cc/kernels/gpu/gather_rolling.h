@@ -49,9 +49,7 @@ struct RollingShape {
 // All within an image is counted in 32 bits; 64 would cost registers.
 struct RollingAxis {
   int32_t phases;
-  int32_t cells;     // of a phase, at most
-  int32_t per_task;  // cells that a thread does
-  int32_t tasks;     // of all phases
+  int32_t cells;  // of a phase, at most
   // Of phase 0; a phase starts one further in both.
   int32_t src_start;
   int32_t src_step;
@@ -64,8 +62,12 @@ struct RollingAxis {
 struct RollingView {
   RollingAxis rows;
   RollingAxis cols;
-  int64_t tasks;
+  uint32_t tasks;
   int32_t channel_groups;
+  int32_t col_tasks;  // of all phases
+  // The cells of all images, one after the other, are cut into chunks.
+  int32_t all_cells;
+  int32_t cells_per_chunk;
   int32_t shared_by;
   int64_t filter_depth;
   ImageStrides src;
@@ -107,49 +109,137 @@ RollingAxis MakeRollingAxis(const GatherPlan& plan) {
   return axis;
 }
 
-inline void SplitIntoTasks(int64_t per_task, RollingAxis* axis) {
-  axis->per_task = static_cast<int32_t>(per_task);
-  axis->tasks =
-      static_cast<int32_t>(axis->phases * CeilDiv(axis->cells, per_task));
-}
+#ifndef RN
+#define RN 64
+#endif
+inline constexpr int kRollingThreads = RN;
+#ifndef RM
+#define RM 2
+#endif
+// What a thread does at a time: so many neighbouring cells and channels, with
+// so many source rows on their way while one is added.
+template <int kChannelCount, int kCellCount, int kAheadCount, int kUnrollCount,
+          int kWarpCount>
+struct RollingTile {
+  static constexpr int kChannels = kChannelCount;
+  static constexpr int kCells = kCellCount;
+  static constexpr int kAhead = kAheadCount;
+  static constexpr int kUnroll = kUnrollCount;
+  static constexpr int kWarps = kWarpCount;
+  static constexpr int kBlocks = kWarpCount * 32 / kRollingThreads;
+};
 
-// Small blocks waste few registers; with these many per SM, none spills.
-inline constexpr int kRollingThreads = 64;
-template <typename T>
-inline constexpr int kRollingBlocks = sizeof(T) == 8 ? 4 : 6;
-
-template <typename T, int kSize, March kMarch, int kChannels, int kCells>
-__global__ void __launch_bounds__(kRollingThreads, kRollingBlocks<T>)
+template <typename T, int kSize, March kMarch, typename Tile>
+__global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
     GatherRolling(RollingView view, const T* __restrict__ src,
                   const T* __restrict__ filter, T* __restrict__ dst) {
   using Shape = RollingShape<kSize, kMarch>;
+  constexpr int kChannels = Tile::kChannels;
+  constexpr int kCells = Tile::kCells;
   using Pixel = Vector<T, kChannels>;
+  using RawPixel = Raw<sizeof(Pixel)>;
   constexpr int kReach = Shape::kReach;
-  constexpr int kColumns = kCells * Shape::kPositions;
-  constexpr int kLiveRows = kReach * Shape::kPositions;
-  constexpr int kWindow = (kCells + kReach - 1) * Shape::kSources;
+  constexpr int kSources = Shape::kSources;
+  constexpr int kPositions = Shape::kPositions;
+  constexpr int kColumns = kCells * kPositions;
+  constexpr int kWindow = (kCells + kReach - 1) * kSources;
+  constexpr unsigned kWholeWindow = (1u << kWindow) - 1;
 
-  int64_t rest =
-      static_cast<int64_t>(blockIdx.x) * kRollingThreads + threadIdx.x;
-  if (rest >= view.tasks) return;
-  const auto next = [&rest](int32_t size) {
-    const int32_t index = static_cast<int32_t>(rest % size);
+  const uint32_t task = blockIdx.x * kRollingThreads + threadIdx.x;
+  if (task >= view.tasks) return;
+  uint32_t rest = task;
+  const auto next = [&rest](uint32_t size) {
+    const uint32_t index = rest % size;
     rest /= size;
-    return index;
+    return static_cast<int32_t>(index);
   };
   int32_t group = 0;
   if (view.channels_last) group = next(view.channel_groups);
-  const int32_t col_task = next(view.cols.tasks);
-  const int32_t row_task = next(view.rows.tasks);
+  const int32_t col_task = next(view.col_tasks);
   if (!view.channels_last) group = next(view.channel_groups);
+  const int32_t row_phase = next(view.rows.phases);
+  const int32_t first = static_cast<int32_t>(rest) * view.cells_per_chunk;
+  const int32_t count = view.all_cells - first < view.cells_per_chunk
+                            ? view.all_cells - first
+                            : view.cells_per_chunk;
+  const int32_t cells = view.rows.cells;
+  const int32_t image = first / cells;
   const int32_t channel = group * kChannels;
-  src += rest * view.src.image + channel / view.shared_by * view.src.channel;
-  dst += rest * view.dst.image + channel * view.dst.channel;
+  src += image * view.src.image + channel / view.shared_by * view.src.channel;
+  dst += image * view.dst.image + channel * view.dst.channel;
 
   const int32_t src_row = static_cast<int32_t>(view.src.row);
   const int32_t src_col = static_cast<int32_t>(view.src.col);
   const int32_t dst_row = static_cast<int32_t>(view.dst.row);
   const int32_t dst_col = static_cast<int32_t>(view.dst.col);
+
+  // The columns never change: which of the window lie inside src, which of the
+  // sums inside dst, and where both start.
+  const int32_t col_phase = col_task % view.cols.phases;
+  const int32_t col_cell = col_task / view.cols.phases * kCells;
+  const int32_t first_src = view.cols.src_start + col_phase +
+                            (col_cell - (kReach - 1)) * view.cols.src_step;
+  const int32_t first_dst =
+      view.cols.dst_start + col_phase + col_cell * view.cols.dst_step;
+  unsigned inside = 0, written = 0;
+#pragma unroll
+  for (int w = 0; w < kWindow; ++w) {
+    const int32_t col =
+        first_src + w / kSources * view.cols.src_step + w % kSources;
+    if (col >= 0 && col < view.cols.src_size) inside |= 1u << w;
+  }
+#pragma unroll
+  for (int u = 0; u < kColumns; ++u) {
+    const int32_t col =
+        first_dst + u / kPositions * view.cols.dst_step + u % kPositions;
+    if (col >= 0 && col < view.cols.dst_size) written |= 1u << u;
+  }
+  src += first_src * src_col;
+  dst += first_dst * dst_col;
+  // From the last source or position of a step to the first of the next.
+  const int32_t src_next = (view.cols.src_step - (kSources - 1)) * src_col;
+  const int32_t dst_next = (view.cols.dst_step - (kPositions - 1)) * dst_col;
+
+  // An image takes as many steps as it has cells, and kReach - 1 before the
+  // first is complete. What is left in the sums then belongs to no cell.
+  int32_t first_cell = first % cells;
+  int32_t at = first_cell - (kReach - 1);
+  const int32_t steps =
+      count + ((first + count - 1) / cells - image + 1) * (kReach - 1);
+  const int32_t first_row = view.rows.src_start + row_phase;
+  const auto row_at = [&](int32_t step, int q) {
+    return first_row + step * view.rows.src_step + q;
+  };
+
+  int32_t load_at = at, loads = steps;
+  const auto load = [&](int q, RawPixel(&window)[kWindow]) {
+    const int32_t row = row_at(load_at, q);
+    const bool wanted = loads > 0 && row >= 0 && row < view.rows.src_size;
+    // Adding up keeps the compiler from holding every offset in a register.
+    const T* from = KeepAdded(src + row * src_row);
+#pragma unroll
+    for (int w = 0; w < kWindow; ++w) {
+      LoadIf(wanted && (inside >> w & 1), from, &window[w]);
+      from = KeepAdded(
+          from + (w % kSources == kSources - 1 ? src_next : src_col));
+    }
+    if (q < kSources - 1) return;
+    --loads;
+    if (++load_at == cells) {
+      load_at = 1 - kReach;
+      src += view.src.image;
+    }
+  };
+
+  // Buffers and sums are rings whose places are known when the loop over
+  // steps is unrolled; otherwise they move.
+  constexpr int kBuffers = Tile::kAhead + 1;
+  constexpr int kUnroll = Tile::kUnroll;
+  constexpr bool kSumsMove = kUnroll % kReach != 0;
+  constexpr bool kBuffersMove = kUnroll * kSources % kBuffers != 0;
+  RawPixel windows[kBuffers][kWindow] = {};
+#pragma unroll
+  for (int a = 0; a < Tile::kAhead; ++a) load(a % kSources, windows[a]);
 
   Accumulator<T> weights[kSize][kSize][kChannels];
 #pragma unroll
@@ -163,164 +253,232 @@ __global__ void __launch_bounds__(kRollingThreads, kRollingBlocks<T>)
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         weights[r][s][c] = Widen(taps.elements[c]);
+        KeepWide(weights[r][s][c]);
       }
     }
   }
 
-  // The columns never change: which of the window lie inside src, which of the
-  // sums inside dst, and where both start.
-  const int32_t col_phase = col_task % view.cols.phases;
-  const int32_t first_cell = col_task / view.cols.phases * kCells;
-  const int32_t first_src = view.cols.src_start + col_phase +
-                            (first_cell - (kReach - 1)) * view.cols.src_step;
-  const int32_t first_dst =
-      view.cols.dst_start + col_phase + first_cell * view.cols.dst_step;
-  unsigned inside = 0, written = 0;
+  Accumulator<T> sums[kReach][kPositions][kColumns][kChannels] = {};
+#pragma unroll 1
+  for (int32_t left = steps; left > 0; left -= kUnroll) {
 #pragma unroll
-  for (int w = 0; w < kWindow; ++w) {
-    const int32_t col = first_src + w / Shape::kSources * view.cols.src_step +
-                        w % Shape::kSources;
-    if (col >= 0 && col < view.cols.src_size) inside |= 1u << w;
-  }
+    for (int i = 0; i < kUnroll; ++i) {
+      if (left <= i) break;
 #pragma unroll
-  for (int u = 0; u < kColumns; ++u) {
-    const int32_t col = first_dst + u / Shape::kPositions * view.cols.dst_step +
-                        u % Shape::kPositions;
-    if (col >= 0 && col < view.cols.dst_size) written |= 1u << u;
-  }
-  src += first_src * src_col;
-  dst += first_dst * dst_col;
-  // From the last source or position of a step to the first of the next.
-  const int32_t src_next =
-      (view.cols.src_step - (Shape::kSources - 1)) * src_col;
-  const int32_t dst_next =
-      (view.cols.dst_step - (Shape::kPositions - 1)) * dst_col;
-
-  const int32_t row_phase = row_task % view.rows.phases;
-  const int32_t first_step = row_task / view.rows.phases * view.rows.per_task;
-  const int32_t end_step = first_step + view.rows.per_task < view.rows.cells
-                               ? first_step + view.rows.per_task
-                               : view.rows.cells;
-
-  Accumulator<T> sums[kLiveRows][kColumns][kChannels] = {};
-  for (int32_t step = first_step - (kReach - 1); step < end_step; ++step) {
+      for (int q = 0; q < kSources; ++q) {
+        const int g = kBuffersMove ? 0 : i * kSources + q;
+        load((q + Tile::kAhead) % kSources,
+             windows[(g + Tile::kAhead) % kBuffers]);
+        const RawPixel(&window)[kWindow] = windows[g % kBuffers];
+        const int32_t row = row_at(at, q);
+        if (row >= 0 && row < view.rows.src_size) {
+          Accumulator<T> pixels[kWindow][kChannels];
 #pragma unroll
-    for (int q = 0; q < Shape::kSources; ++q) {
-      const int32_t row =
-          view.rows.src_start + row_phase + step * view.rows.src_step + q;
-      if (row < 0 || row >= view.rows.src_size) continue;
-      const T* from = src + row * src_row;
-      Pixel window[kWindow];
+          for (int w = 0; w < kWindow; ++w) {
+            Pixel narrow;
+            memcpy(&narrow, &window[w], sizeof(narrow));
+            WidenAll(narrow, pixels[w]);
+          }
+          const auto add = [&](int live, int w) {
+            const int p = live % kPositions;
+            const int r = Shape::Tap(live / kPositions, p, q);
+            if (r >= kSize) return;
 #pragma unroll
-      for (int w = 0; w < kWindow; ++w) {
-        if (inside >> w & 1) {
-          window[w] = *reinterpret_cast<const Pixel*>(from);
+            for (int u = 0; u < kColumns; ++u) {
+              const int ahead = u / kPositions + kReach - 1 - w / kSources;
+              if (ahead < 0 || ahead >= kReach) continue;
+              const int s = Shape::Tap(ahead, u % kPositions, w % kSources);
+              if (s >= kSize) continue;
+#pragma unroll
+              for (int c = 0; c < kChannels; ++c) {
+                sums[((kSumsMove ? 0 : i) + live / kPositions) % kReach][p][u][c] +=
+                    pixels[w][c] * weights[r][s][c];
+              }
+            }
+          };
+          if (inside == kWholeWindow) {
+#pragma unroll
+            for (int live = 0; live < kReach * kPositions; ++live) {
+              // Where products are many, those for no cell of the task are spared.
+              const int32_t ahead = live / kPositions;
+              if (kSize > 3 &&
+                  (at + ahead < first_cell || at + ahead >= cells ||
+                   ahead >= left - i)) {
+                continue;
+              }
+#pragma unroll
+              for (int w = 0; w < kWindow; ++w) add(live, w);
+            }
+          } else {
+#pragma unroll
+            for (int w = 0; w < kWindow; ++w) {
+              if (!(inside >> w & 1)) continue;
+#pragma unroll
+              for (int live = 0; live < kReach * kPositions; ++live) {
+                add(live, w);
+              }
+            }
+          }
         }
-        // Adding up keeps the compiler from holding every offset in a register.
-        from += w % Shape::kSources == Shape::kSources - 1 ? src_next : src_col;
+        if (kBuffersMove) {
+#pragma unroll
+          for (int a = 0; a < Tile::kAhead; ++a) {
+#pragma unroll
+            for (int w = 0; w < kWindow; ++w) {
+              windows[a][w] = windows[a + 1][w];
+            }
+          }
+        }
       }
+
+      if (at >= first_cell) {
 #pragma unroll
-      for (int w = 0; w < kWindow; ++w) {
-        if (!(inside >> w & 1)) continue;
-        Accumulator<T> pixel[kChannels];
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) {
-          pixel[c] = Widen(window[w].elements[c]);
-        }
-#pragma unroll
-        for (int live = 0; live < kLiveRows; ++live) {
-          const int r =
-              Shape::Tap(live / Shape::kPositions, live % Shape::kPositions, q);
-          if (r >= kSize) continue;
+        for (int p = 0; p < kPositions; ++p) {
+          const int32_t row =
+              view.rows.dst_start + row_phase + at * view.rows.dst_step + p;
+          if (row < 0 || row >= view.rows.dst_size) continue;
+          T* to = dst + row * dst_row;
 #pragma unroll
           for (int u = 0; u < kColumns; ++u) {
-            const int ahead =
-                u / Shape::kPositions + kReach - 1 - w / Shape::kSources;
-            if (ahead < 0 || ahead >= kReach) continue;
-            const int s =
-                Shape::Tap(ahead, u % Shape::kPositions, w % Shape::kSources);
-            if (s >= kSize) continue;
-#pragma unroll
-            for (int c = 0; c < kChannels; ++c) {
-              sums[live][u][c] += pixel[c] * weights[r][s][c];
+            if (written >> u & 1) {
+              Pixel result;
+              NarrowAll(sums[kSumsMove ? 0 : i % kReach][p][u], &result);
+              *reinterpret_cast<Pixel*>(to) = result;
             }
+            to += u % kPositions == kPositions - 1 ? dst_next : dst_col;
           }
         }
       }
-    }
-
-    if (step >= first_step) {
 #pragma unroll
-      for (int p = 0; p < Shape::kPositions; ++p) {
-        const int32_t row =
-            view.rows.dst_start + row_phase + step * view.rows.dst_step + p;
-        if (row < 0 || row >= view.rows.dst_size) continue;
-        T* to = dst + row * dst_row;
+      for (int p = 0; p < kPositions; ++p) {
 #pragma unroll
         for (int u = 0; u < kColumns; ++u) {
-          if (written >> u & 1) {
-            Pixel result;
 #pragma unroll
-            for (int c = 0; c < kChannels; ++c) {
-              Narrow(sums[p][u][c], &result.elements[c]);
+          for (int c = 0; c < kChannels; ++c) {
+            if constexpr (!kSumsMove) {
+              sums[i % kReach][p][u][c] = 0;
+            } else {
+#pragma unroll
+              for (int live = 0; live < kReach; ++live) {
+                sums[live][p][u][c] = live + 1 < kReach
+                                          ? sums[live + 1][p][u][c]
+                                          : Accumulator<T>(0);
+              }
             }
-            *reinterpret_cast<Pixel*>(to) = result;
           }
-          to += u % Shape::kPositions == Shape::kPositions - 1 ? dst_next
-                                                               : dst_col;
         }
       }
-    }
-#pragma unroll
-    for (int live = 0; live < kLiveRows; ++live) {
-#pragma unroll
-      for (int u = 0; u < kColumns; ++u) {
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) {
-          sums[live][u][c] = live + Shape::kPositions < kLiveRows
-                                 ? sums[live + Shape::kPositions][u][c]
-                                 : Accumulator<T>(0);
-        }
+      if (++at == cells) {
+        at = 1 - kReach;
+        first_cell = 0;
+        dst += view.dst.image;
       }
     }
   }
 }
 
-template <typename T, int kSize, March kMarch, int kChannels, int kCells>
+// Cells of a chunk such that a large GPU does all chunks at once, or a few
+// times as many: a last few that it does alone would take as long as all. The
+// results do not depend on it.
+inline int64_t CellsPerChunk(int64_t units, int64_t all_cells, int64_t cells,
+                             int64_t reach, int64_t resident) {
+  int64_t best = all_cells, least = 0;
+  for (int64_t rounds = 1; rounds <= 8; ++rounds) {
+    const int64_t chunks = rounds * resident / units;
+    const int64_t size = CeilDiv(all_cells, chunks > 0 ? chunks : 1);
+    const int64_t per_chunk = size < RM ? RM : size;
+    const int64_t waves =
+        CeilDiv(units * CeilDiv(all_cells, per_chunk), resident);
+    const int64_t steps =
+        waves * (per_chunk + (reach - 1) * (per_chunk / cells + 1));
+    if (least == 0 || steps < least) {
+      least = steps;
+      best = per_chunk;
+    }
+  }
+  return best;
+}
+
+template <typename T, int kSize, March kMarch, typename Tile>
 cudaError_t LaunchRollingTile(const GatherView& view, const void* src,
                               const void* filter, void* dst,
                               cudaStream_t stream) {
   RollingView rolling;
   rolling.rows = MakeRollingAxis<kSize, kMarch>(view.rows);
   rolling.cols = MakeRollingAxis<kSize, kMarch>(view.cols);
-  SplitIntoTasks(kCells, &rolling.cols);
-  rolling.channel_groups = static_cast<int32_t>(view.dst_depth / kChannels);
-  // Columns of whole images are cut where there are too few for a large GPU,
-  // but not into pieces of which most would be the overlap.
-  constexpr int64_t kTasks = 1 << 17;
-  constexpr int64_t kFewestCells = 2 * RollingShape<kSize, kMarch>::kReach;
-  const int64_t whole = view.batch * rolling.channel_groups *
-                        rolling.cols.tasks * rolling.rows.phases;
-  const int64_t pieces = CeilDiv(kTasks, whole);
-  const int64_t cells = CeilDiv(rolling.rows.cells, pieces);
-  SplitIntoTasks(cells < kFewestCells ? kFewestCells : cells, &rolling.rows);
-  rolling.tasks = view.batch * rolling.channel_groups * rolling.cols.tasks *
-                  rolling.rows.tasks;
+  rolling.col_tasks = static_cast<int32_t>(
+      rolling.cols.phases * CeilDiv(rolling.cols.cells, Tile::kCells));
+  rolling.channel_groups =
+      static_cast<int32_t>(view.dst_depth / Tile::kChannels);
+  const int64_t units = static_cast<int64_t>(rolling.channel_groups) *
+                        rolling.col_tasks * rolling.rows.phases;
+  const int64_t all_cells = view.batch * rolling.rows.cells;
+  const int64_t per_chunk =
+      CellsPerChunk(units, all_cells, rolling.rows.cells,
+                    RollingShape<kSize, kMarch>::kReach, Tile::kWarps * 32 * 132);
+  rolling.all_cells = static_cast<int32_t>(all_cells);
+  rolling.cells_per_chunk = static_cast<int32_t>(per_chunk);
+  rolling.tasks = static_cast<uint32_t>(units * CeilDiv(all_cells, per_chunk));
   rolling.shared_by = static_cast<int32_t>(view.shared_by);
   rolling.filter_depth = view.filter_depth;
   rolling.src = view.src;
   rolling.dst = view.dst;
   rolling.channels_last = view.channels_last;
   rolling.flipped = kMarch == March::kByOne && !view.backward;
-  return Launch(GatherRolling<T, kSize, kMarch, kChannels, kCells>,
+  return Launch(GatherRolling<T, kSize, kMarch, Tile>,
                 GridOf(CeilDiv(rolling.tasks, kRollingThreads)),
                 kRollingThreads, 0, stream, rolling, static_cast<const T*>(src),
                 static_cast<const T*>(filter), static_cast<T*>(dst));
 }
 
-// Tiles are as large as the registers allow: about 100 for sums, filter and
-// window. Channels in a vector, where there are whole vectors of them;
+// Tiles are as large as the registers allow: about 130 for sums, filter and
+// windows. Channels in a vector, where there are whole vectors of them;
 // otherwise threads lie side by side along rows, or along odd channels.
+#ifndef C3F
+#define C3F 3
+#endif
+#ifndef A3F
+#define A3F 2
+#endif
+#ifndef C3H
+#define C3H 2
+#endif
+#ifndef A3H
+#define A3H 2
+#endif
+#ifndef U3
+#define U3 true
+#endif
+#ifndef A5
+#define A5 1
+#endif
+#ifndef U5
+#define U5 1
+#endif
+#ifndef A7
+#define A7 1
+#endif
+#ifndef U7
+#define U7 1
+#endif
+#ifndef W3H
+#define W3H 16
+#endif
+#ifndef W3F
+#define W3F 12
+#endif
+#ifndef W5
+#define W5 12
+#endif
+#ifndef W7
+#define W7 10
+#endif
+#ifndef C5
+#define C5 4
+#endif
+#ifndef CD
+#define CD 2
+#endif
 template <typename T, int kSize, March kMarch>
 cudaError_t LaunchRollingMarch(const GatherView& view, const void* src,
                                const void* filter, void* dst,
@@ -330,17 +488,28 @@ cudaError_t LaunchRollingMarch(const GatherView& view, const void* src,
                                         : 4) /
                           sizeof(Accumulator<T>);
   constexpr int kChannels = kVector > 0 ? kVector : 1;
-  constexpr int kWide = kSize == 7 ? (sizeof(T) == 8 ? 2 : 7) : 4;
+  constexpr int kWide = kSize == 7 ? (sizeof(T) == 8 ? 2 : 7)
+                        : kSize == 3 && kMarch == March::kByOne ? (sizeof(T) == 2 ? C3H : C3F) :
+                        kMarch == March::kDown ? CD : kSize == 5 && kMarch == March::kByOne ? C5 : 4;
   constexpr int kCells = kMarch == March::kUp ? kWide / 2 : kWide;
+  constexpr int kAhead = kSize == 3 ? (kMarch == March::kByOne ? (sizeof(T) == 2 ? A3H : A3F) : 1) : kSize == 5 ? A5 : A7;
+  constexpr int kWarps = sizeof(T) == 8 ? 8 : kSize == 3 ? (sizeof(T) == 2 ? W3H : W3F) : kSize == 5 ? W5 : W7;
+  using Tile = RollingTile<kChannels, kCells, kAhead, kSize == 3 ? RollingShape<kSize, kMarch>::kReach : kSize == 5 ? U5 : U7, kWarps>;
   const int64_t bytes = sizeof(Vector<T, kChannels>);
-  if (view.channels_last && view.dst_depth % kChannels == 0 &&
+  if (!view.channels_last) {
+    using PlaneTile = RollingTile<1, 1, 1, 1, kSize == 7 ? 8 : 16>;
+    return LaunchRollingTile<T, kSize, kMarch, PlaneTile>(view, src, filter,
+                                                          dst, stream);
+  }
+  if (view.dst_depth % kChannels == 0 &&
       (kChannels == 1 || view.shared_by == 1) && IsAligned(src, bytes) &&
       IsAligned(filter, bytes) && IsAligned(dst, bytes)) {
-    return LaunchRollingTile<T, kSize, kMarch, kChannels, kCells>(
-        view, src, filter, dst, stream);
+    return LaunchRollingTile<T, kSize, kMarch, Tile>(view, src, filter, dst,
+                                                     stream);
   }
-  return LaunchRollingTile<T, kSize, kMarch, 1, 1>(view, src, filter, dst,
-                                                   stream);
+  using OddTile = RollingTile<1, kCells, 1, 2, kWarps>;
+  return LaunchRollingTile<T, kSize, kMarch, OddTile>(view, src, filter, dst,
+                                                      stream);
 }
 
 template <typename T>
