@@ -139,12 +139,12 @@ __device__ __forceinline__ void LoadIf(bool wanted, const void* from,
 }
 
 // Keeps the compiler from widening a value again at every use.
-__device__ __forceinline__ void KeepWide(float& value) {
+__device__ __forceinline__ void KeepWide([[maybe_unused]] float& value) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+f"(value));
 #endif
 }
-__device__ __forceinline__ void KeepWide(double& value) {
+__device__ __forceinline__ void KeepWide([[maybe_unused]] double& value) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+d"(value));
 #endif

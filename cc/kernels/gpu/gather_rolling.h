@@ -2,10 +2,11 @@
 // in registers, straight from and to global memory.
 //
 // A thread owns a few columns and neighbouring channels and marches down the
-// rows. Every source row is loaded once and added to all dst rows that it
-// reaches, whose sums roll along: after each step the topmost is complete. So a
-// thread does K * K products per column for about one load, and the caches see
-// what neighbouring columns share.
+// rows, of one image after the other. Every source row is loaded once, a step
+// or two before it is wanted, and added to all dst rows that it reaches, whose
+// sums roll along: after each step the topmost is complete. So a thread does K
+// * K products per column for about one load, and the caches see what
+// neighbouring columns share.
 //
 // Along a dimension, dst is cut into cells, each of which is one step of the
 // march:
@@ -65,9 +66,11 @@ struct RollingView {
   uint32_t tasks;
   int32_t channel_groups;
   int32_t col_tasks;  // of all phases
-  // The cells of all images, one after the other, are cut into chunks.
+  // The cells of all images, one after the other, are cut into chunks. Some at
+  // the end of an image may not exist.
   int32_t all_cells;
-  int32_t cells_per_chunk;
+  int32_t cells_of_image;
+  int32_t cells_of_chunk;
   int32_t shared_by;
   int64_t filter_depth;
   ImageStrides src;
@@ -109,28 +112,38 @@ RollingAxis MakeRollingAxis(const GatherPlan& plan) {
   return axis;
 }
 
-#ifndef RN
-#define RN 64
-#endif
-inline constexpr int kRollingThreads = RN;
-#ifndef RM
-#define RM 2
-#endif
-// What a thread does at a time: so many neighbouring cells and channels, with
-// so many source rows on their way while one is added.
-template <int kChannelCount, int kCellCount, int kAheadCount, int kUnrollCount,
-          int kWarpCount>
+// Small blocks waste few registers.
+inline constexpr int kRollingThreads = 64;
+
+// Multiprocessors of a large GPU, for which work is cut.
+inline constexpr int64_t kLargeGpu = 132;
+
+// What a thread does at a time: so many neighbouring channels and cells.
+template <typename T, int kSize, March kMarch, int kChannelCount,
+          int kCellCount>
 struct RollingTile {
+  using Shape = RollingShape<kSize, kMarch>;
   static constexpr int kChannels = kChannelCount;
   static constexpr int kCells = kCellCount;
-  static constexpr int kAhead = kAheadCount;
-  static constexpr int kUnroll = kUnrollCount;
-  static constexpr int kWarps = kWarpCount;
-  static constexpr int kBlocks = kWarpCount * 32 / kRollingThreads;
+  // Source rows on their way while one is added. As many as registers allow:
+  // memory takes as long as two steps of 3x3 do.
+  static constexpr int kAhead = kSize == 7 ? 0
+                                : Shape::kReach == 3 && Shape::kSources == 1
+                                    ? 2
+                                    : 1;
+  // Steps in the loop's body. With all that a sum lives, no sum moves; of 7x7
+  // they exceed the instruction cache.
+  static constexpr int kUnroll = kSize == 7 ? 1 : Shape::kReach;
+  // Of a multiprocessor at a time; with these many, no register spills.
+  static constexpr int kWarps =
+      sizeof(T) == 8                                            ? 8
+      : sizeof(T) == 2 && kSize == 3 && kMarch != March::kByOne ? 16
+                                                                : 12;
 };
 
 template <typename T, int kSize, March kMarch, typename Tile>
-__global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
+__global__ void __launch_bounds__(kRollingThreads,
+                                  Tile::kWarps * 32 / kRollingThreads)
     GatherRolling(RollingView view, const T* __restrict__ src,
                   const T* __restrict__ filter, T* __restrict__ dst) {
   using Shape = RollingShape<kSize, kMarch>;
@@ -158,12 +171,16 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
   const int32_t col_task = next(view.col_tasks);
   if (!view.channels_last) group = next(view.channel_groups);
   const int32_t row_phase = next(view.rows.phases);
-  const int32_t first = static_cast<int32_t>(rest) * view.cells_per_chunk;
-  const int32_t count = view.all_cells - first < view.cells_per_chunk
-                            ? view.all_cells - first
-                            : view.cells_per_chunk;
+  const int32_t first = static_cast<int32_t>(rest) * view.cells_of_chunk;
+  const int32_t image = first / view.cells_of_image;
   const int32_t cells = view.rows.cells;
-  const int32_t image = first / cells;
+  int32_t first_cell = first % view.cells_of_image;
+  int32_t count = view.all_cells - first < view.cells_of_chunk
+                      ? view.all_cells - first
+                      : view.cells_of_chunk;
+  if (cells != view.cells_of_image && count > cells - first_cell) {
+    count = cells - first_cell;
+  }
   const int32_t channel = group * kChannels;
   src += image * view.src.image + channel / view.shared_by * view.src.channel;
   dst += image * view.dst.image + channel * view.dst.channel;
@@ -202,10 +219,9 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
 
   // An image takes as many steps as it has cells, and kReach - 1 before the
   // first is complete. What is left in the sums then belongs to no cell.
-  int32_t first_cell = first % cells;
   int32_t at = first_cell - (kReach - 1);
   const int32_t steps =
-      count + ((first + count - 1) / cells - image + 1) * (kReach - 1);
+      count + ((first_cell + count - 1) / cells + 1) * (kReach - 1);
   const int32_t first_row = view.rows.src_start + row_phase;
   const auto row_at = [&](int32_t step, int q) {
     return first_row + step * view.rows.src_step + q;
@@ -216,12 +232,19 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
     const int32_t row = row_at(load_at, q);
     const bool wanted = loads > 0 && row >= 0 && row < view.rows.src_size;
     // Adding up keeps the compiler from holding every offset in a register.
-    const T* from = KeepAdded(src + row * src_row);
+    const T* from = src + row * src_row;
+    if constexpr (Tile::kAhead > 0) from = KeepAdded(from);
 #pragma unroll
     for (int w = 0; w < kWindow; ++w) {
-      LoadIf(wanted && (inside >> w & 1), from, &window[w]);
-      from = KeepAdded(
-          from + (w % kSources == kSources - 1 ? src_next : src_col));
+      const bool wants = wanted && (inside >> w & 1);
+      from += w == 0 ? 0 : w % kSources == 0 ? src_next : src_col;
+      if constexpr (Tile::kAhead > 0) {
+        from = KeepAdded(from);
+        LoadIf(wants, from, &window[w]);
+      } else {
+        window[w] = RawPixel{};
+        if (wants) window[w] = *reinterpret_cast<const RawPixel*>(from);
+      }
     }
     if (q < kSources - 1) return;
     --loads;
@@ -241,7 +264,7 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
 #pragma unroll
   for (int a = 0; a < Tile::kAhead; ++a) load(a % kSources, windows[a]);
 
-  Accumulator<T> weights[kSize][kSize][kChannels];
+  Accumulator<T> weights[kSize][kSize][kChannels], nothing = 0;
 #pragma unroll
   for (int r = 0; r < kSize; ++r) {
 #pragma unroll
@@ -254,9 +277,14 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
       for (int c = 0; c < kChannels; ++c) {
         weights[r][s][c] = Widen(taps.elements[c]);
         KeepWide(weights[r][s][c]);
+        nothing += weights[r][s][c] * 0;
       }
     }
   }
+
+  // What is outside the image is 0 in the windows, which adds nothing, unless
+  // the filter has infinities.
+  const bool adds_outside = inside == kWholeWindow || nothing == 0;
 
   Accumulator<T> sums[kReach][kPositions][kColumns][kChannels] = {};
 #pragma unroll 1
@@ -291,19 +319,19 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
               if (s >= kSize) continue;
 #pragma unroll
               for (int c = 0; c < kChannels; ++c) {
-                sums[((kSumsMove ? 0 : i) + live / kPositions) % kReach][p][u][c] +=
-                    pixels[w][c] * weights[r][s][c];
+                sums[((kSumsMove ? 0 : i) + live / kPositions) % kReach][p][u]
+                    [c] += pixels[w][c] * weights[r][s][c];
               }
             }
           };
-          if (inside == kWholeWindow) {
+          if (adds_outside) {
 #pragma unroll
             for (int live = 0; live < kReach * kPositions; ++live) {
-              // Where products are many, those for no cell of the task are spared.
+              // Where products are many, those for no cell of the task are
+              // spared.
               const int32_t ahead = live / kPositions;
-              if (kSize > 3 &&
-                  (at + ahead < first_cell || at + ahead >= cells ||
-                   ahead >= left - i)) {
+              if (kSize > 3 && (at + ahead < first_cell ||
+                                at + ahead >= cells || ahead >= left - i)) {
                 continue;
               }
 #pragma unroll
@@ -377,23 +405,43 @@ __global__ void __launch_bounds__(kRollingThreads, Tile::kBlocks)
   }
 }
 
-// Cells of a chunk such that a large GPU does all chunks at once, or a few
-// times as many: a last few that it does alone would take as long as all. The
-// results do not depend on it.
-inline int64_t CellsPerChunk(int64_t units, int64_t all_cells, int64_t cells,
-                             int64_t reach, int64_t resident) {
-  int64_t best = all_cells, least = 0;
-  for (int64_t rounds = 1; rounds <= 8; ++rounds) {
-    const int64_t chunks = rounds * resident / units;
-    const int64_t size = CeilDiv(all_cells, chunks > 0 ? chunks : 1);
-    const int64_t per_chunk = size < RM ? RM : size;
-    const int64_t waves =
-        CeilDiv(units * CeilDiv(all_cells, per_chunk), resident);
-    const int64_t steps =
-        waves * (per_chunk + (reach - 1) * (per_chunk / cells + 1));
+// How the cells of all images are cut into chunks: pieces of an image, or
+// neighbouring images' together.
+struct RollingChunks {
+  int64_t cells;  // of a chunk
+  int64_t image;  // of an image, those included that make chunks whole
+};
+
+// Chunks such that a large GPU does all of them at once, or a few times as
+// many: a last few that it does alone would take as long as all. An image costs
+// a chunk reach - 1 steps more than cells. The results do not depend on it.
+inline RollingChunks CutIntoChunks(int64_t units, int64_t batch, int64_t cells,
+                                   int64_t reach, int64_t resident) {
+  RollingChunks best = {cells, cells};
+  int64_t least = 0;
+  const auto consider = [&](RollingChunks chunks, int64_t images) {
+    const int64_t count = CeilDiv(batch * chunks.image, chunks.cells);
+    const int64_t steps = CeilDiv(units * count, resident) *
+                          (chunks.cells + images * (reach - 1));
     if (least == 0 || steps < least) {
       least = steps;
-      best = per_chunk;
+      best = chunks;
+    }
+  };
+  constexpr int64_t kMostRounds = 8;
+  for (int64_t rounds = 1; rounds <= kMostRounds; ++rounds) {
+    const int64_t count = rounds * resident / units;
+    const int64_t wanted = CeilDiv(batch * cells, count > 0 ? count : 1);
+    if (wanted < cells) {
+      const int64_t pieces = cells / wanted;
+      for (int64_t n = pieces; n <= pieces + 1; ++n) {
+        const int64_t size = CeilDiv(cells, n);
+        consider({size, CeilDiv(cells, size) * size}, 1);
+      }
+    } else {
+      const int64_t images = CeilDiv(wanted, cells);
+      consider({wanted, cells}, images + 1);
+      consider({images * cells, cells}, images);
     }
   }
   return best;
@@ -412,13 +460,15 @@ cudaError_t LaunchRollingTile(const GatherView& view, const void* src,
       static_cast<int32_t>(view.dst_depth / Tile::kChannels);
   const int64_t units = static_cast<int64_t>(rolling.channel_groups) *
                         rolling.col_tasks * rolling.rows.phases;
-  const int64_t all_cells = view.batch * rolling.rows.cells;
-  const int64_t per_chunk =
-      CellsPerChunk(units, all_cells, rolling.rows.cells,
-                    RollingShape<kSize, kMarch>::kReach, Tile::kWarps * 32 * 132);
+  const RollingChunks chunks = CutIntoChunks(
+      units, view.batch, rolling.rows.cells,
+      RollingShape<kSize, kMarch>::kReach, Tile::kWarps * 32 * kLargeGpu);
+  const int64_t all_cells = view.batch * chunks.image;
+  rolling.cells_of_image = static_cast<int32_t>(chunks.image);
+  rolling.cells_of_chunk = static_cast<int32_t>(chunks.cells);
   rolling.all_cells = static_cast<int32_t>(all_cells);
-  rolling.cells_per_chunk = static_cast<int32_t>(per_chunk);
-  rolling.tasks = static_cast<uint32_t>(units * CeilDiv(all_cells, per_chunk));
+  rolling.tasks =
+      static_cast<uint32_t>(units * CeilDiv(all_cells, chunks.cells));
   rolling.shared_by = static_cast<int32_t>(view.shared_by);
   rolling.filter_depth = view.filter_depth;
   rolling.src = view.src;
@@ -431,85 +481,34 @@ cudaError_t LaunchRollingTile(const GatherView& view, const void* src,
                 static_cast<const T*>(filter), static_cast<T*>(dst));
 }
 
-// Tiles are as large as the registers allow: about 130 for sums, filter and
-// windows. Channels in a vector, where there are whole vectors of them;
-// otherwise threads lie side by side along rows, or along odd channels.
-#ifndef C3F
-#define C3F 3
-#endif
-#ifndef A3F
-#define A3F 2
-#endif
-#ifndef C3H
-#define C3H 2
-#endif
-#ifndef A3H
-#define A3H 2
-#endif
-#ifndef U3
-#define U3 true
-#endif
-#ifndef A5
-#define A5 1
-#endif
-#ifndef U5
-#define U5 1
-#endif
-#ifndef A7
-#define A7 1
-#endif
-#ifndef U7
-#define U7 1
-#endif
-#ifndef W3H
-#define W3H 16
-#endif
-#ifndef W3F
-#define W3F 12
-#endif
-#ifndef W5
-#define W5 12
-#endif
-#ifndef W7
-#define W7 10
-#endif
-#ifndef C5
-#define C5 4
-#endif
-#ifndef CD
-#define CD 2
-#endif
+// Tiles are as large as the registers allow. Channels in a vector, where there
+// are whole vectors of them; otherwise threads lie side by side along odd
+// channels or, channels first, along rows.
 template <typename T, int kSize, March kMarch>
 cudaError_t LaunchRollingMarch(const GatherView& view, const void* src,
                                const void* filter, void* dst,
                                cudaStream_t stream) {
-  constexpr int kVector = (kSize == 3   ? 16
-                           : kSize == 5 ? 8
-                                        : 4) /
-                          sizeof(Accumulator<T>);
-  constexpr int kChannels = kVector > 0 ? kVector : 1;
-  constexpr int kWide = kSize == 7 ? (sizeof(T) == 8 ? 2 : 7)
-                        : kSize == 3 && kMarch == March::kByOne ? (sizeof(T) == 2 ? C3H : C3F) :
-                        kMarch == March::kDown ? CD : kSize == 5 && kMarch == March::kByOne ? C5 : 4;
-  constexpr int kCells = kMarch == March::kUp ? kWide / 2 : kWide;
-  constexpr int kAhead = kSize == 3 ? (kMarch == March::kByOne ? (sizeof(T) == 2 ? A3H : A3F) : 1) : kSize == 5 ? A5 : A7;
-  constexpr int kWarps = sizeof(T) == 8 ? 8 : kSize == 3 ? (sizeof(T) == 2 ? W3H : W3F) : kSize == 5 ? W5 : W7;
-  using Tile = RollingTile<kChannels, kCells, kAhead, kSize == 3 ? RollingShape<kSize, kMarch>::kReach : kSize == 5 ? U5 : U7, kWarps>;
-  const int64_t bytes = sizeof(Vector<T, kChannels>);
+  constexpr int kAccumulators = kSize == 3 ? 4 : kSize == 5 ? 2 : 1;
+  constexpr int kChannels =
+      sizeof(T) == 8 ? (kAccumulators + 1) / 2 : kAccumulators;
+  constexpr int kCells = kMarch != March::kByOne ? 2
+                         : kSize == 3            ? 3
+                         : kSize == 5            ? (sizeof(T) == 8 ? 4 : 5)
+                                                 : (sizeof(T) == 8 ? 2 : 7);
+  const auto launch = [&](auto tile) {
+    return LaunchRollingTile<T, kSize, kMarch, decltype(tile)>(
+        view, src, filter, dst, stream);
+  };
   if (!view.channels_last) {
-    using PlaneTile = RollingTile<1, 1, 1, 1, kSize == 7 ? 8 : 16>;
-    return LaunchRollingTile<T, kSize, kMarch, PlaneTile>(view, src, filter,
-                                                          dst, stream);
+    return launch(RollingTile<T, kSize, kMarch, 1, 1>());
   }
+  const int64_t bytes = sizeof(Vector<T, kChannels>);
   if (view.dst_depth % kChannels == 0 &&
       (kChannels == 1 || view.shared_by == 1) && IsAligned(src, bytes) &&
       IsAligned(filter, bytes) && IsAligned(dst, bytes)) {
-    return LaunchRollingTile<T, kSize, kMarch, Tile>(view, src, filter, dst,
-                                                     stream);
+    return launch(RollingTile<T, kSize, kMarch, kChannels, kCells>());
   }
-  using OddTile = RollingTile<1, kCells, 1, 2, kWarps>;
-  return LaunchRollingTile<T, kSize, kMarch, OddTile>(view, src, filter, dst,
-                                                      stream);
+  return launch(RollingTile<T, kSize, kMarch, 1, kCells>());
 }
 
 template <typename T>
@@ -539,6 +538,8 @@ inline bool RollingApplies(const GatherView& view) {
   const int64_t size = rows.filter_size;
   if (cols.filter_size != size || cols.stride != rows.stride) return false;
   if (view.passes > 1 || !ImagesFit32Bits(view)) return false;
+  // The cells of all images are counted in 32 bits, up to twice as many.
+  if (view.batch >= (int64_t{1} << 29) / (rows.dst_size + 1)) return false;
   const bool by_one = rows.stride == 1;
   const bool by_two =
       rows.stride == 2 && rows.dilation == 1 && cols.dilation == 1;
