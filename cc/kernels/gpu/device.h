@@ -9,6 +9,9 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
+#include <string.h>
+
+#include <type_traits>
 
 #include "cc/kernels/number_formats.h"
 
@@ -40,6 +43,120 @@ template <typename T, int kCount>
 struct alignas(sizeof(T) * kCount) Vector {
   T elements[kCount];
 };
+
+// Whole vectors: two neighbours of 16 bits by fewer instructions than each.
+template <typename T, int kCount>
+__device__ __forceinline__ void WidenAll(const Vector<T, kCount>& from,
+                                         Accumulator<T> (&to)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) to[i] = Widen(from.elements[i]);
+}
+template <int kCount>
+__device__ __forceinline__ void WidenAll(const Vector<BFloat16, kCount>& from,
+                                         float (&to)[kCount]) {
+#pragma unroll
+  for (int i = 0; i + 1 < kCount; i += 2) {
+    uint32_t pair;
+    memcpy(&pair, &from.elements[i], sizeof(pair));
+    to[i] = __uint_as_float(pair << 16);
+    to[i + 1] = __uint_as_float(pair & 0xffff0000u);
+  }
+  if (kCount % 2 == 1) to[kCount - 1] = Widen(from.elements[kCount - 1]);
+}
+
+template <typename T, int kCount>
+__device__ __forceinline__ void NarrowAll(const Accumulator<T> (&from)[kCount],
+                                          Vector<T, kCount>* to) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) Narrow(from[i], &to->elements[i]);
+}
+template <int kCount>
+__device__ __forceinline__ void NarrowAll(const float (&from)[kCount],
+                                          Vector<BFloat16, kCount>* to) {
+#pragma unroll
+  for (int i = 0; i + 1 < kCount; i += 2) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(from[i], from[i + 1]);
+    memcpy(&to->elements[i], &pair, sizeof(pair));
+  }
+  if (kCount % 2 == 1) Narrow(from[kCount - 1], &to->elements[kCount - 1]);
+}
+template <int kCount>
+__device__ __forceinline__ void NarrowAll(const float (&from)[kCount],
+                                          Vector<Half, kCount>* to) {
+#pragma unroll
+  for (int i = 0; i + 1 < kCount; i += 2) {
+    const __half2 pair = __floats2half2_rn(from[i], from[i + 1]);
+    memcpy(&to->elements[i], &pair, sizeof(pair));
+  }
+  if (kCount % 2 == 1) Narrow(from[kCount - 1], &to->elements[kCount - 1]);
+}
+
+// The bytes of a vector, as they are loaded.
+template <int kBytes>
+struct alignas(kBytes) Raw {
+  using Word = std::conditional_t<kBytes % 4 == 0, uint32_t, uint16_t>;
+  Word words[kBytes / sizeof(Word)];
+};
+
+// Loads what does not change while the kernel runs, if it is wanted. In
+// assembly, because what C++ loads under a condition goes to other registers
+// first, and so is waited for at once.
+template <int kBytes>
+__device__ __forceinline__ void LoadIf(bool wanted, const void* from,
+                                       Raw<kBytes>* to) {
+#ifdef __CUDA_ARCH__
+  const unsigned flag = wanted;
+  if constexpr (kBytes == 16) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.u32 p, %5, 0;\n\t"
+        "@p ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+        : "+r"(to->words[0]), "+r"(to->words[1]), "+r"(to->words[2]),
+          "+r"(to->words[3])
+        : "l"(from), "r"(flag));
+  } else if constexpr (kBytes == 8) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.u32 p, %3, 0;\n\t"
+        "@p ld.global.nc.v2.u32 {%0, %1}, [%2]; }"
+        : "+r"(to->words[0]), "+r"(to->words[1])
+        : "l"(from), "r"(flag));
+  } else if constexpr (kBytes == 4) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.u32 p, %2, 0;\n\t"
+        "@p ld.global.nc.u32 %0, [%1]; }"
+        : "+r"(to->words[0])
+        : "l"(from), "r"(flag));
+  } else {
+    static_assert(kBytes == 2, "");
+    asm volatile(
+        "{ .reg .pred p; setp.ne.u32 p, %2, 0;\n\t"
+        "@p ld.global.nc.u16 %0, [%1]; }"
+        : "+h"(to->words[0])
+        : "l"(from), "r"(flag));
+  }
+#else
+  if (wanted) *to = *static_cast<const Raw<kBytes>*>(from);
+#endif
+}
+
+// Keeps the compiler from widening a value again at every use.
+__device__ __forceinline__ void KeepWide([[maybe_unused]] float& value) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+f"(value));
+#endif
+}
+__device__ __forceinline__ void KeepWide([[maybe_unused]] double& value) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+d"(value));
+#endif
+}
+// Keeps the compiler from adding up the parts of a pointer again.
+template <typename T>
+__device__ __forceinline__ const T* KeepAdded(const T* pointer) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+l"(pointer));
+#endif
+  return pointer;
+}
 
 inline bool IsAligned(const void* pointer, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;

@@ -91,5 +91,17 @@ inline uint16_t __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
 float __half2float(__half value);
 __half __float2half_rn(float value);
 __nv_bfloat16 __float2bfloat16_rn(float value);
+struct __half2 {
+  __half x, y;
+};
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline __half2 __floats2half2_rn(float x, float y) {
+  return {__float2half_rn(x), __float2half_rn(y)};
+}
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+  return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}
 
 #endif  // TF_DWGRAD_TESTS_CC_GPU_ON_HOST_CUDA_RUNTIME_H_
