@@ -2,6 +2,7 @@
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 #include "cc/kernels/gpu/gather_rolling.h"
+#include "cc/kernels/gpu/gather_sliding.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
 
@@ -29,6 +30,12 @@ constexpr GatherChoice kGatherChoices[] = {
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
      [](const GatherView&, int64_t) { return true; }},
+    {GatherVariant::kSliding, "sliding",
+     [](const GatherView& view, int64_t) { return SlidingApplies(view); },
+     [](const GatherView& view, int64_t) {
+       return view.dst_depth >= 16 &&
+              MostTaps(view.rows) * MostTaps(view.cols) >= 16;
+     }},
     {GatherVariant::kStaged, "staged",
      [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },
      [](const GatherView& view, int64_t) {
