@@ -4,6 +4,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_H_
 
+#include "cc/kernels/gpu/gather_direct.h"
 #include "cc/kernels/gpu/gather_general.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_sliding.h"
@@ -21,6 +22,8 @@ cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,
       return LaunchGatherRolling<T>(view, src, filter, dst, stream);
     case GatherVariant::kSliding:
       return LaunchGatherSliding<T>(view, src, filter, dst, stream);
+    case GatherVariant::kDirect:
+      return LaunchGatherDirect<T>(view, src, filter, dst, stream);
     case GatherVariant::kStaged:
       return LaunchGatherStaged<T>(view, src, filter, dst, stream);
     case GatherVariant::kGeneral:

@@ -16,8 +16,6 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_SLIDING_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_SLIDING_H_
 
-#include <utility>
-
 #ifdef SLIDING_TUNE
 #include <cstdio>
 #include <cstdlib>
@@ -25,6 +23,7 @@
 
 #include "cc/kernels/gpu/copy_async.h"
 #include "cc/kernels/gpu/device.h"
+#include "cc/kernels/gpu/gather_element.h"
 #include "cc/kernels/gpu/gather_view.h"
 
 namespace tf_dwgrad {
@@ -40,16 +39,10 @@ inline constexpr int kSlidingVector = 8 / sizeof(Accumulator<T>);
 template <typename T>
 inline constexpr int kSlidingDepth = 32 * kSlidingVector<T>;
 
-struct SlidingView {
-  // Rows and columns are swapped if the filter is taller than wide.
-  GatherPlan rows;
-  GatherPlan cols;
-  ImageStrides src;
-  ImageStrides dst;
-  int64_t filter_row;  // elements from a tap to the next
-  int64_t filter_col;
-  int64_t batch;
-  int32_t depth;
+// Rows and columns are swapped if the filter is taller than wide.
+struct SlidingView : GatherView {
+  TapAxis row_axis;
+  TapAxis col_axis;
   // The warps of a block.
   int32_t warps_across;
   int32_t warps_down;
@@ -69,43 +62,53 @@ struct SlidingView {
   bool middle_first;
 };
 
-// Copies the block's channels of `count` pixels or taps to shared memory, by
-// all threads of the block.
+// A thread's share of copying pixels or taps to shared memory, all of whose
+// channels are copied `kUnit` at a time by up to 32 threads.
+struct SlidingShare {
+  int32_t pixel;    // the first
+  int32_t pixels;   // from one to the next
+  int32_t channel;  // of the block's
+};
+
+template <typename T>
+__device__ __forceinline__ SlidingShare ShareOf(int32_t copy_bytes) {
+  const int32_t unit = copy_bytes / static_cast<int32_t>(sizeof(T));
+  const int32_t units = kSlidingDepth<T> / unit;
+  const int32_t threads = units < 32 ? units : 32;
+  const int32_t thread = static_cast<int32_t>(threadIdx.x);
+  return {thread / threads, static_cast<int32_t>(blockDim.x) / threads,
+          thread % threads * unit};
+}
+
+// Copies every `pixels`th of the `left` pixels from `from` on.
 template <typename T, int kUnit>
-__device__ __forceinline__ void CopyPixels(T* to, const T* from,
-                                           int32_t from_pitch, int32_t count,
-                                           int32_t channels) {
+__device__ __forceinline__ void CopyShare(T* to, const T* from,
+                                          int32_t from_step, int32_t left,
+                                          int32_t channels) {
   constexpr int kDepth = kSlidingDepth<T>;
   constexpr int kThreads = kDepth / kUnit < 32 ? kDepth / kUnit : 32;
-  constexpr int kStride = kThreads * kUnit;
-  const int32_t first = static_cast<int32_t>(threadIdx.x) / kThreads;
   const int32_t pixels = static_cast<int32_t>(blockDim.x) / kThreads;
-  const int32_t channel = static_cast<int32_t>(threadIdx.x) % kThreads * kUnit;
-  to += first * kDepth + channel;
-  from += first * from_pitch + channel;
-#pragma unroll 2
-  for (int32_t i = first; i < count; i += pixels) {
+#pragma unroll 1
+  for (; left > 0; left -= pixels) {
 #pragma unroll
-    for (int k = 0; k < kDepth; k += kStride) {
-      if (channel + k < channels)
-        CopyAsync<kUnit * sizeof(T)>(to + k, from + k);
+    for (int k = 0; k < kDepth; k += kThreads * kUnit) {
+      if (k < channels) CopyAsync<kUnit * sizeof(T)>(to + k, from + k);
     }
     to += pixels * kDepth;
-    from += pixels * from_pitch;
+    from += from_step;
   }
 }
 
 template <typename T>
-__device__ __forceinline__ void CopyPixels(int32_t copy_bytes, T* to,
-                                           const T* from, int32_t from_pitch,
-                                           int32_t count, int32_t channels) {
+__device__ __forceinline__ void CopyShare(int32_t copy_bytes, T* to,
+                                          const T* from, int32_t from_step,
+                                          int32_t left, int32_t channels) {
   if (copy_bytes == 16) {
-    CopyPixels<T, 16 / sizeof(T)>(to, from, from_pitch, count, channels);
+    CopyShare<T, 16 / sizeof(T)>(to, from, from_step, left, channels);
   } else if (sizeof(T) == 2 && copy_bytes == 4) {
-    CopyPixels<T, sizeof(T) == 2 ? 2 : 1>(to, from, from_pitch, count,
-                                          channels);
+    CopyShare<T, sizeof(T) == 2 ? 2 : 1>(to, from, from_step, left, channels);
   } else {
-    CopyPixels<T, 1>(to, from, from_pitch, count, channels);
+    CopyShare<T, 1>(to, from, from_step, left, channels);
   }
 }
 
@@ -143,11 +146,15 @@ __device__ __forceinline__ void SlideAlong(
       if (kUpper) LoadWidened<T, kVector>(upper_taps + i * kDepth, upper);
       if (kLower) LoadWidened<T, kVector>(lower_taps + i * kDepth, lower);
 #pragma unroll
-      for (int u = 0; u < kCols; ++u) {
+      for (int c = 0; c < kVector; ++c) {
 #pragma unroll
-        for (int c = 0; c < kVector; ++c) {
+        for (int u = 0; u < kCols; ++u) {
           const Accumulator<T> pixel = window[(i + u) % kCols][c];
           if (kUpper) sums[0][u][c] += pixel * upper[c];
+        }
+#pragma unroll
+        for (int u = 0; u < kCols; ++u) {
+          const Accumulator<T> pixel = window[(i + u) % kCols][c];
           if (kLower) sums[1][u][c] += pixel * lower[c];
         }
       }
@@ -158,45 +165,13 @@ __device__ __forceinline__ void SlideAlong(
   }
 }
 
-// One element of dst, given the start of its source image and the filter, both
-// at its channel.
-template <typename T>
-__device__ Accumulator<T> GatherElement(const SlidingView& view, const T* src,
-                                        const T* filter, int32_t row,
-                                        int32_t col) {
-  const GatherPlan& rows = view.rows;
-  const GatherPlan& cols = view.cols;
-  const TapRun row_run = FirstRun(rows, row % rows.num_phases);
-  const TapRun col_run = FirstRun(cols, col % cols.num_phases);
-  const int64_t first_row =
-      row_run.first_src + row / rows.num_phases * rows.pitch;
-  const int64_t first_col =
-      col_run.first_src + col / cols.num_phases * cols.pitch;
-  const TapRange row_taps = ClipToSource(rows, first_row, row_run.num_taps);
-  const TapRange col_taps = ClipToSource(cols, first_col, col_run.num_taps);
-  Accumulator<T> sum = 0;
-  for (int64_t r = row_taps.begin; r < row_taps.end; ++r) {
-    for (int64_t s = col_taps.begin; s < col_taps.end; ++s) {
-      sum +=
-          Widen(src[(first_row + r * rows.pitch) * view.src.row +
-                    (first_col + s * cols.pitch) * view.src.col]) *
-          Widen(
-              filter[(row_run.first_tap + r * rows.tap_step) * view.filter_row +
-                     (col_run.first_tap + s * cols.tap_step) *
-                         view.filter_col]);
-    }
-  }
-  return sum;
-}
-
 // What all threads of a block need to know now and then. It lies in shared
 // memory, as the registers are for sums.
 template <typename T>
 struct SlidingBlock {
-  // The block's first image and channel.
-  const T* src;
-  const T* filter;
-  T* dst;
+  int64_t first_image;
+  int32_t first_channel;
+  T* dst;  // of that image and channel
   int32_t images;
   int32_t channels;
   // Positions of a phase.
@@ -216,7 +191,7 @@ struct SlidingBlock {
   // Of those taps of a filter row that are staged together.
   const T* pixels;    // of step 0
   const T* weights;   // of tap row 0
-  int32_t pixel_row;  // elements to the next row and column of the lattice
+  int32_t pixel_row;  // elements to the next row of the lattice
   int32_t pixel_col;
   int64_t weight_row;
   int32_t weight_col;
@@ -257,10 +232,11 @@ __device__ inline void StartBlock(const SlidingView& view, int32_t tile_cols,
   block->images = view.batch - image < view.images
                       ? static_cast<int32_t>(view.batch - image)
                       : view.images;
-  block->channels =
-      view.depth - channel < kDepth ? view.depth - channel : kDepth;
-  block->src = src + image * view.src.image + channel;
-  block->filter = filter + channel;
+  block->channels = view.dst_depth - channel < kDepth
+                        ? static_cast<int32_t>(view.dst_depth - channel)
+                        : kDepth;
+  block->first_image = image;
+  block->first_channel = channel;
   block->dst = dst + image * view.dst.image + channel;
 
   const int32_t row_phases = static_cast<int32_t>(PhaseCount(rows));
@@ -283,8 +259,9 @@ __device__ inline void StartBlock(const SlidingView& view, int32_t tile_cols,
       ClipToSource(rows, src_row, block->rows + block->row_taps - 1);
   block->begin = static_cast<int32_t>(steps.begin);
   block->end = static_cast<int32_t>(steps.end);
-  block->src_row = block->src + src_row * view.src.row;
-  block->tap_row = block->filter + row_run.first_tap * view.filter_row;
+  block->src_row =
+      src + image * view.src.image + src_row * view.src.row + channel;
+  block->tap_row = filter + row_run.first_tap * view.filter_row + channel;
   block->pixel_row = static_cast<int32_t>(rows.pitch * view.src.row);
   block->pixel_col = static_cast<int32_t>(cols.pitch * view.src.col);
   block->weight_row = rows.tap_step * view.filter_row;
@@ -309,32 +286,6 @@ __device__ inline void StartPart(const SlidingView& view, int32_t tile_cols,
   block->weights =
       block->tap_row +
       (block->col_run.first_tap + done * cols.tap_step) * view.filter_col;
-}
-
-// Stages filter row `tap_row`.
-template <typename T>
-__device__ __forceinline__ void StageTaps(const SlidingView& view,
-                                          const SlidingBlock<T>& block,
-                                          int32_t tap_row, T* slot) {
-  CopyPixels(view.copy_bytes, slot, block.weights + tap_row * block.weight_row,
-             block.weight_col, block.taps, block.channels);
-}
-
-// Stages the source row of a step.
-template <typename T>
-__device__ __forceinline__ void StagePixels(const SlidingView& view,
-                                            const SlidingBlock<T>& block,
-                                            int32_t step, T* src_slots) {
-  T* slot = src_slots + (step % kSlidingSlots * view.images * view.slot_cols +
-                         block.inside_begin) *
-                            kSlidingDepth<T>;
-  const T* from = block.pixels + step * block.pixel_row;
-  for (int32_t image = 0; image < block.images; ++image) {
-    CopyPixels(view.copy_bytes, slot, from, block.pixel_col,
-               block.inside_end - block.inside_begin, block.channels);
-    slot += view.slot_cols * kSlidingDepth<T>;
-    from += view.src.image;
-  }
 }
 
 template <typename T, int kCols>
@@ -380,19 +331,44 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     const int32_t begin = block.begin;
     const int32_t tap_slots = view.tap_slots;
     const int32_t tap_slot_size = view.slot_taps * kDepth;
-    // A filter row lies in the slot of its number modulo their count.
-    int32_t next_slot = begin - block.rows + 1;
-    if (next_slot < 0) next_slot = 0;
-    int32_t tap_row = next_slot;
-    next_slot %= tap_slots;
-    const auto stage_taps = [&](int32_t tap_row) {
-      if (tap_row < block.row_taps) {
-        StageTaps(view, block, tap_row, taps + next_slot * tap_slot_size);
+    const int32_t src_slot_size = view.images * view.slot_cols * kDepth;
+    // This thread's share of the copies, of those to come.
+    const SlidingShare share = ShareOf<T>(view.copy_bytes);
+    const int32_t channels = block.channels - share.channel;
+    const int32_t first = share.pixel * kDepth + share.channel;
+    const T* pixels_from = block.pixels + begin * block.pixel_row +
+                           share.pixel * block.pixel_col + share.channel;
+    const auto stage_pixels = [&](int32_t step) {
+      T* to = src_slots + step % kSlidingSlots * src_slot_size +
+              block.inside_begin * kDepth + first;
+      const T* from = pixels_from;
+#pragma unroll 1
+      for (int32_t i = 0; i < block.images; ++i) {
+        CopyShare(view.copy_bytes, to, from, share.pixels * block.pixel_col,
+                  block.inside_end - block.inside_begin - share.pixel,
+                  channels);
+        to += view.slot_cols * kDepth;
+        from += view.src.image;
       }
+      pixels_from += block.pixel_row;
+    };
+    // A filter row lies in the slot of its number modulo their count.
+    int32_t tap_row = begin - block.rows + 1;
+    if (tap_row < 0) tap_row = 0;
+    int32_t next_slot = tap_row % tap_slots;
+    const T* taps_from = block.weights + tap_row * block.weight_row +
+                         share.pixel * block.weight_col + share.channel;
+    const auto stage_taps = [&] {
+      if (tap_row++ < block.row_taps) {
+        CopyShare(view.copy_bytes, taps + next_slot * tap_slot_size + first,
+                  taps_from, share.pixels * block.weight_col,
+                  block.taps - share.pixel, channels);
+      }
+      taps_from += block.weight_row;
       if (++next_slot == tap_slots) next_slot = 0;
     };
-    for (; tap_row <= begin; ++tap_row) stage_taps(tap_row);
-    if (begin < block.end) StagePixels(view, block, begin, src_slots);
+    while (tap_row <= begin) stage_taps();
+    if (begin < block.end) stage_pixels(begin);
     FinishCopyGroup();
     // That of the upper row of sums.
     int32_t upper_slot = (begin - warp_row) % tap_slots;
@@ -402,14 +378,14 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
       WaitForCopies<0>();
       __syncthreads();
       if (step + 1 < block.end) {
-        StagePixels(view, block, step + 1, src_slots);
-        stage_taps(step + 1);
+        stage_pixels(step + 1);
+        stage_taps();
       }
       FinishCopyGroup();
-      const int32_t tap_row = step - warp_row;  // of the upper row of sums
+      const int32_t upper_row = step - warp_row;  // of the filter
       const int32_t row_taps = block.row_taps;
-      const bool upper = has_sums && tap_row >= 0 && tap_row < row_taps;
-      const bool lower = has_sums && tap_row >= 1 && tap_row <= row_taps &&
+      const bool upper = has_sums && upper_row >= 0 && upper_row < row_taps;
+      const bool lower = has_sums && upper_row >= 1 && upper_row <= row_taps &&
                          warp_row + 1 < block.rows;
       const T* upper_taps = taps + upper_slot * tap_slot_size + lane * kVector;
       const T* lower_taps = upper_taps - tap_slot_size;
@@ -482,16 +458,24 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     }
   }
   if (all_numbers) return;
-  const T* const from_image = block.src + image * view.src.image + channel;
+  const TapAxis& row_axis = view.row_axis;
+  const TapAxis& col_axis = view.col_axis;
+  const ShortRun row_run = ShortRunOf(rows, block.row_phase);
+  const ShortRun col_run = ShortRunOf(cols, block.col_phase);
+  const T* const src_image = src + (block.first_image + image) * view.src.image;
+#pragma unroll 1
   for (int32_t i = 0; i < kSlidingRows * kCols * kVector; ++i) {
     const int32_t c = i % kVector;
     const int32_t col = first_col + i / kVector % kCols * col_step;
     const int32_t row = first_row + i / kVector / kCols * row_step;
     if (row >= rows.dst_size || col >= cols.dst_size) continue;
     if (channel + c >= block.channels) continue;
-    Narrow(GatherElement(view, from_image + c, block.filter + channel + c, row,
-                         col),
-           to_image + row * view.dst.row + col * view.dst.col + c);
+    Narrow(
+        GatherElement(view, row_axis, row_run,
+                      row_run.src + row / row_step * row_axis.pitch, col_axis,
+                      col_run, col_run.src + col / col_step * col_axis.pitch,
+                      src_image, filter, block.first_channel + channel + c),
+        to_image + row * view.dst.row + col * view.dst.col + c);
   }
 }
 
@@ -506,9 +490,8 @@ cudaError_t LaunchSlidingTile(SlidingView view, int64_t max_shared_bytes,
   };
   view.warps_across = least(CeilDiv(across, kCols), 4);
   view.warps_down =
-      least(CeilDiv(down, kSlidingRows), kSlidingWarps / view.warps_across / 2);
-  view.images =
-      least(view.batch, kSlidingWarps / view.warps_across / view.warps_down);
+      least(CeilDiv(down, kSlidingRows), kSlidingWarps / view.warps_across);
+  view.images = 1;
   view.slot_taps = least(view.cols.filter_size, 64);
 #ifdef SLIDING_TUNE
   if (const char* s = getenv("SLIDING")) {
@@ -519,28 +502,41 @@ cudaError_t LaunchSlidingTile(SlidingView view, int64_t max_shared_bytes,
     if (i) view.images = i;
   }
 #endif
+  const auto shared_bytes_of = [&](SlidingView* view) {
+    view->slot_cols = view->warps_across * kCols + view->slot_taps - 1;
+    view->tap_slots =
+        least(view->rows.filter_size, view->warps_down * kSlidingRows + 1);
+    return kSlidingHeader<T> + (kSlidingSlots * view->images * view->slot_cols +
+                                view->tap_slots * view->slot_taps) *
+                                   kSlidingDepth<T> *
+                                   static_cast<int64_t>(sizeof(T));
+  };
   int64_t shared_bytes;
-  for (;;) {
-    view.slot_cols = view.warps_across * kCols + view.slot_taps - 1;
-    view.tap_slots =
-        least(view.rows.filter_size, view.warps_down * kSlidingRows + 1);
-    shared_bytes = kSlidingHeader<T> +
-                   (kSlidingSlots * view.images * view.slot_cols +
-                    view.tap_slots * view.slot_taps) *
-                       kSlidingDepth<T> * static_cast<int64_t>(sizeof(T));
-    if (shared_bytes <= max_shared_bytes) break;
+  while ((shared_bytes = shared_bytes_of(&view)) > max_shared_bytes) {
     int32_t* const largest = view.images > 1         ? &view.images
                              : view.warps_down > 1   ? &view.warps_down
                              : view.warps_across > 1 ? &view.warps_across
                                                      : &view.slot_taps;
     *largest = (*largest + 1) / 2;
   }
+  // Where filters leave room for few warps, images share them.
+  const int32_t warps = view.warps_across * view.warps_down;
+  if (view.images == 1 && view.batch > 1 && 2 * warps <= kSlidingWarps &&
+      2 * shared_bytes > max_shared_bytes) {
+    SlidingView shared = view;
+    shared.images = 2;
+    const int64_t bytes = shared_bytes_of(&shared);
+    if (bytes <= max_shared_bytes) {
+      view = shared;
+      shared_bytes = bytes;
+    }
+  }
   view.row_blocks = static_cast<int32_t>(
       PhaseCount(view.rows) * CeilDiv(down, view.warps_down * kSlidingRows));
   view.col_blocks = static_cast<int32_t>(
       PhaseCount(view.cols) * CeilDiv(across, view.warps_across * kCols));
   view.channel_blocks =
-      static_cast<int32_t>(CeilDiv(view.depth, kSlidingDepth<T>));
+      static_cast<int32_t>(CeilDiv(view.dst_depth, kSlidingDepth<T>));
   view.image_blocks = static_cast<int32_t>(CeilDiv(view.batch, view.images));
   view.middle_first = 2 * view.rows.filter_size >= down;
 #ifdef SLIDING_TUNE
@@ -563,21 +559,11 @@ template <typename T>
 cudaError_t LaunchGatherSliding(const GatherView& view, const void* src,
                                 const void* filter, void* dst,
                                 cudaStream_t stream) {
-  SlidingView sliding;
-  sliding.rows = view.rows;
-  sliding.cols = view.cols;
-  sliding.src = view.src;
-  sliding.dst = view.dst;
-  sliding.filter_row = view.cols.filter_size * view.filter_depth;
-  sliding.filter_col = view.filter_depth;
-  if (view.rows.filter_size > view.cols.filter_size) {
-    std::swap(sliding.rows, sliding.cols);
-    std::swap(sliding.src.row, sliding.src.col);
-    std::swap(sliding.dst.row, sliding.dst.col);
-    std::swap(sliding.filter_row, sliding.filter_col);
-  }
-  sliding.batch = view.batch;
-  sliding.depth = static_cast<int32_t>(view.dst_depth);
+  SlidingView sliding = {};
+  static_cast<GatherView&>(sliding) =
+      view.rows.filter_size > view.cols.filter_size ? Transposed(view) : view;
+  sliding.row_axis = MakeTapAxis(sliding.rows);
+  sliding.col_axis = MakeTapAxis(sliding.cols);
   const auto aligned = [&](int64_t bytes) {
     return view.dst_depth * sizeof(T) % bytes == 0 && IsAligned(src, bytes) &&
            IsAligned(filter, bytes);

@@ -1,6 +1,7 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
+#include "cc/kernels/gpu/gather_direct.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_sliding.h"
 #include "cc/kernels/gpu/gather_variants.h"
@@ -36,6 +37,8 @@ constexpr GatherChoice kGatherChoices[] = {
        return view.dst_depth >= 16 &&
               MostTaps(view.rows) * MostTaps(view.cols) >= 16;
      }},
+    {GatherVariant::kDirect, "direct", DirectApplies,
+     [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kStaged, "staged",
      [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },
      [](const GatherView& view, int64_t) {
