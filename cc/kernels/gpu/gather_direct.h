@@ -24,12 +24,13 @@
 namespace tf_dwgrad {
 
 inline constexpr int kDirectThreads = 256;
-inline constexpr int kDirectRows = 8;  // of a block, about
+inline constexpr int kDirectRows = 8;  // that lie side by side in a block
 
 // Filter channels of a thread.
 template <typename T>
 inline constexpr int kDirectVector = 16 / sizeof(Accumulator<T>);
 
+// Rows and columns are swapped if the filter is taller than wide.
 struct DirectView {
   GatherView gather;
   TapAxis rows;
@@ -135,7 +136,8 @@ __global__ void __launch_bounds__(kDirectThreads,
   const int32_t col_pitch = static_cast<int32_t>(gather.src.col);
   const int32_t tap_pitch =
       cols.tap_step * static_cast<int32_t>(gather.filter_col);
-  const bool windows = cols.src_step == cols.pitch;
+  // Whether the sources of neighbouring columns are those of neighbouring taps.
+  const bool windows = kStrip == 1 || cols.src_step == cols.pitch;
 
   for (int64_t image = blockIdx.y; image < gather.batch; image += gridDim.y) {
     Sums sums;
@@ -154,7 +156,8 @@ __global__ void __launch_bounds__(kDirectThreads,
             src_image + src_row * src_pitch +
             (kShare == 1 ? k : k / static_cast<int32_t>(gather.shared_by));
         const T* taps = tap_row + i * kVector;
-        DirectCols window = {first_col, cols.pitch, cols.src_size};
+        DirectCols window = {
+            first_col, kStrip == 1 ? cols.src_step : cols.pitch, cols.src_size};
         int32_t left = col_run.num_taps;
         const auto add = [&](auto count) {
           constexpr int kTaps = decltype(count)::value;
@@ -164,8 +167,13 @@ __global__ void __launch_bounds__(kDirectThreads,
           window.col += kTaps * cols.src_step;
           taps += kTaps * tap_pitch;
         };
+        // A short strip has room for more loads ahead.
+        constexpr int kMost = kStrip == 1 ? 6 : 3;
 #pragma unroll 1
-        while (windows && left >= 3) add(std::integral_constant<int, 3>());
+        while (windows && left >= kMost) {
+          add(std::integral_constant<int, kMost>());
+        }
+        if (windows && left >= 3) add(std::integral_constant<int, 3>());
         if (windows && left == 2) add(std::integral_constant<int, 2>());
 #pragma unroll 1
         while (left > 0) add(std::integral_constant<int, 1>());
@@ -256,9 +264,11 @@ cudaError_t LaunchGatherDirect(const GatherView& gather, const void* src,
     return LaunchGatherGeneral<T>(gather, src, filter, dst, stream);
   }
   DirectView view = {};
-  view.gather = gather;
-  view.rows = MakeTapAxis(gather.rows);
-  view.cols = MakeTapAxis(gather.cols);
+  view.gather = gather.rows.filter_size > gather.cols.filter_size
+                    ? Transposed(gather)
+                    : gather;
+  view.rows = MakeTapAxis(view.gather.rows);
+  view.cols = MakeTapAxis(view.gather.cols);
   view.vectors = static_cast<int32_t>(gather.passes / sum);
   const auto launch = share == 4   ? LaunchDirectVector<T, kVector, 1>
                       : share == 2 ? LaunchDirectVector<T, 2, 1>
@@ -275,9 +285,11 @@ inline bool DirectApplies(const GatherView& view, int64_t element_bytes) {
   const auto divides = [vector](int64_t multiplier) {
     return vector % multiplier == 0 || multiplier % vector == 0;
   };
-  const int64_t tasks = (view.rows.dst_size + kDirectRows) *
-                        (view.cols.dst_size + 4 * view.cols.num_phases) *
-                        view.dst_depth;
+  const auto most_tasks = [](const GatherPlan& plan) {
+    return plan.dst_size + 4 * plan.num_phases + kDirectRows;
+  };
+  const int64_t tasks =
+      most_tasks(view.rows) * most_tasks(view.cols) * view.dst_depth;
   return view.channels_last && view.filter_depth % vector == 0 &&
          divides(view.passes) && divides(view.shared_by) &&
          ImagesFit32Bits(view) && tasks < int64_t{1} << 30;
