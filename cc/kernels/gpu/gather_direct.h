@@ -125,11 +125,9 @@ __global__ void __launch_bounds__(kDirectThreads,
 
   const int32_t phase = strip % cols.phases;
   const int32_t first = strip / cols.phases * kStrip;
-  const ShortRun col_run =
-      cols.phases == 1 ? cols.first_run : ShortRunOf(gather.cols, phase);
-  const ShortRun row_run = rows.phases == 1
-                               ? rows.first_run
-                               : ShortRunOf(gather.rows, row % rows.num_phases);
+  const ShortRun col_run = RunOfPhase(cols, gather.cols, phase);
+  const ShortRun row_run = RunOfPhase(
+      rows, gather.rows, rows.num_phases == 1 ? 0 : row % rows.num_phases);
   const int32_t first_col = col_run.src + first * cols.pitch;
   const int32_t first_row = row_run.src + row / rows.num_phases * rows.pitch;
   const int32_t src_pitch = static_cast<int32_t>(gather.src.row);
@@ -138,6 +136,17 @@ __global__ void __launch_bounds__(kDirectThreads,
       cols.tap_step * static_cast<int32_t>(gather.filter_col);
   // Whether the sources of neighbouring columns are those of neighbouring taps.
   const bool windows = kStrip == 1 || cols.src_step == cols.pitch;
+
+  // The taps that reach the image from any column of the strip.
+  int32_t begin_tap = 0, end_tap = col_run.num_taps;
+  if (windows) {
+    const TapRange inside = StepsInside(first_col, cols.src_step, cols.src_size,
+                                        end_tap + kStrip - 1);
+    if (inside.begin > kStrip - 1) {
+      begin_tap = static_cast<int32_t>(inside.begin) - (kStrip - 1);
+    }
+    if (inside.end < end_tap) end_tap = static_cast<int32_t>(inside.end);
+  }
 
   for (int64_t image = blockIdx.y; image < gather.batch; image += gridDim.y) {
     Sums sums;
@@ -148,7 +157,8 @@ __global__ void __launch_bounds__(kDirectThreads,
       if (src_row < 0 || src_row >= rows.src_size) continue;
       const T* const tap_row =
           filter + (row_run.first_tap + m * rows.tap_step) * gather.filter_row +
-          col_run.first_tap * gather.filter_col + first_k;
+          col_run.first_tap * gather.filter_col + begin_tap * tap_pitch +
+          first_k;
 #pragma unroll 1
       for (int32_t i = 0; i < view.vectors; ++i) {
         const int32_t k = first_k + i * kVector;
@@ -156,9 +166,10 @@ __global__ void __launch_bounds__(kDirectThreads,
             src_image + src_row * src_pitch +
             (kShare == 1 ? k : k / static_cast<int32_t>(gather.shared_by));
         const T* taps = tap_row + i * kVector;
-        DirectCols window = {
-            first_col, kStrip == 1 ? cols.src_step : cols.pitch, cols.src_size};
-        int32_t left = col_run.num_taps;
+        const int32_t step = kStrip == 1 ? cols.src_step : cols.pitch;
+        DirectCols window = {first_col + begin_tap * cols.src_step, step,
+                             cols.src_size};
+        int32_t left = end_tap - begin_tap;
         const auto add = [&](auto count) {
           constexpr int kTaps = decltype(count)::value;
           sums.template AddTaps<kTaps>(from, window, col_pitch, taps,

@@ -19,8 +19,10 @@ struct ShortRun {
   int32_t src;
 };
 
+inline constexpr int kRunsAtHand = 4;
+
 struct TapAxis {
-  ShortRun first_run;  // of phase 0
+  ShortRun runs[kRunsAtHand];  // of the first phases
   int32_t phases;
   int32_t num_phases;  // of a larger result
   int32_t pitch;
@@ -40,10 +42,18 @@ __host__ __device__ inline ShortRun ShortRunOf(const GatherPlan& plan,
       static_cast<int32_t>(run.first_src)};
 }
 
+// To find a run takes divisions of 64 bits, which small filters are not worth.
+__device__ inline ShortRun RunOfPhase(const TapAxis& axis,
+                                      const GatherPlan& plan, int32_t phase) {
+  return phase < kRunsAtHand ? axis.runs[phase] : ShortRunOf(plan, phase);
+}
+
 inline TapAxis MakeTapAxis(const GatherPlan& plan) {
-  TapAxis axis;
-  axis.first_run = ShortRunOf(plan, 0);
+  TapAxis axis = {};
   axis.phases = static_cast<int32_t>(PhaseCount(plan));
+  for (int phase = 0; phase < kRunsAtHand && phase < axis.phases; ++phase) {
+    axis.runs[phase] = ShortRunOf(plan, phase);
+  }
   axis.num_phases = static_cast<int32_t>(plan.num_phases);
   axis.pitch = static_cast<int32_t>(plan.pitch);
   axis.src_step =

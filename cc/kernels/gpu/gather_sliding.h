@@ -62,53 +62,64 @@ struct SlidingView : GatherView {
   bool middle_first;
 };
 
-// A thread's share of copying pixels or taps to shared memory, all of whose
-// channels are copied `kUnit` at a time by up to 32 threads.
+// The pixels or taps that a thread copies to shared memory, some of whose
+// channels are copied at a time by one of up to 32 threads.
 struct SlidingShare {
   int32_t pixel;    // the first
   int32_t pixels;   // from one to the next
-  int32_t channel;  // of the block's
+  int32_t channel;  // the first of the block's
 };
 
 template <typename T>
-__device__ __forceinline__ SlidingShare ShareOf(int32_t copy_bytes) {
+__device__ __forceinline__ SlidingShare ShareOf(int32_t copy_bytes,
+                                                int32_t thread,
+                                                int32_t threads) {
   const int32_t unit = copy_bytes / static_cast<int32_t>(sizeof(T));
   const int32_t units = kSlidingDepth<T> / unit;
-  const int32_t threads = units < 32 ? units : 32;
-  const int32_t thread = static_cast<int32_t>(threadIdx.x);
-  return {thread / threads, static_cast<int32_t>(blockDim.x) / threads,
-          thread % threads * unit};
+  const int32_t per_pixel = units < 32 ? units : 32;
+  return {thread / per_pixel, threads / per_pixel, thread % per_pixel * unit};
 }
 
-// Copies every `pixels`th of the `left` pixels from `from` on.
 template <typename T, int kUnit>
-__device__ __forceinline__ void CopyShare(T* to, const T* from,
-                                          int32_t from_step, int32_t left,
-                                          int32_t channels) {
+__device__ __forceinline__ void CopyPixels(const SlidingShare& share, T* to,
+                                           const T* from, int32_t from_pitch,
+                                           int32_t count, int32_t channels) {
   constexpr int kDepth = kSlidingDepth<T>;
-  constexpr int kThreads = kDepth / kUnit < 32 ? kDepth / kUnit : 32;
-  const int32_t pixels = static_cast<int32_t>(blockDim.x) / kThreads;
+  constexpr int kStride = kDepth / kUnit < 32 ? kDepth : 32 * kUnit;
+  constexpr int kAtATime = 4;
+  to += share.pixel * kDepth + share.channel;
+  from += share.pixel * from_pitch + share.channel;
+  channels -= share.channel;
 #pragma unroll 1
-  for (; left > 0; left -= pixels) {
+  for (int32_t pixel = share.pixel; pixel < count;
+       pixel += kAtATime * share.pixels) {
 #pragma unroll
-    for (int k = 0; k < kDepth; k += kThreads * kUnit) {
-      if (k < channels) CopyAsync<kUnit * sizeof(T)>(to + k, from + k);
+    for (int i = 0; i < kAtATime; ++i) {
+      if (pixel + i * share.pixels < count) {
+#pragma unroll
+        for (int k = 0; k < kDepth; k += kStride) {
+          if (k < channels) CopyAsync<kUnit * sizeof(T)>(to + k, from + k);
+        }
+      }
+      to += share.pixels * kDepth;
+      from += share.pixels * from_pitch;
     }
-    to += pixels * kDepth;
-    from += from_step;
   }
 }
 
+// Copies the block's channels of `count` pixels or taps.
 template <typename T>
-__device__ __forceinline__ void CopyShare(int32_t copy_bytes, T* to,
-                                          const T* from, int32_t from_step,
-                                          int32_t left, int32_t channels) {
+__device__ __forceinline__ void CopyPixels(int32_t copy_bytes,
+                                           const SlidingShare& share, T* to,
+                                           const T* from, int32_t from_pitch,
+                                           int32_t count, int32_t channels) {
   if (copy_bytes == 16) {
-    CopyShare<T, 16 / sizeof(T)>(to, from, from_step, left, channels);
+    CopyPixels<T, 16 / sizeof(T)>(share, to, from, from_pitch, count, channels);
   } else if (sizeof(T) == 2 && copy_bytes == 4) {
-    CopyShare<T, sizeof(T) == 2 ? 2 : 1>(to, from, from_step, left, channels);
+    CopyPixels<T, sizeof(T) == 2 ? 2 : 1>(share, to, from, from_pitch, count,
+                                          channels);
   } else {
-    CopyShare<T, 1>(to, from, from_step, left, channels);
+    CopyPixels<T, 1>(share, to, from, from_pitch, count, channels);
   }
 }
 
@@ -288,6 +299,40 @@ __device__ inline void StartPart(const SlidingView& view, int32_t tile_cols,
       (block->col_run.first_tap + done * cols.tap_step) * view.filter_col;
 }
 
+// Stages a filter row in the slot of its number modulo their count.
+template <typename T>
+__device__ __forceinline__ void StageTaps(const SlidingView& view,
+                                          const SlidingBlock<T>& block,
+                                          const SlidingShare& share,
+                                          int32_t tap_row, T* taps) {
+  if (tap_row >= block.row_taps) return;
+  CopyPixels(
+      view.copy_bytes, share,
+      taps + tap_row % view.tap_slots * view.slot_taps * kSlidingDepth<T>,
+      block.weights + tap_row * block.weight_row, block.weight_col, block.taps,
+      block.channels);
+}
+
+// Stages the source row of a step, of each image.
+template <typename T>
+__device__ __forceinline__ void StagePixels(const SlidingView& view,
+                                            const SlidingBlock<T>& block,
+                                            const SlidingShare& share,
+                                            int32_t step, T* src_slots) {
+  constexpr int kDepth = kSlidingDepth<T>;
+  T* to = src_slots + (step % kSlidingSlots * view.images * view.slot_cols +
+                       block.inside_begin) *
+                          kDepth;
+  const T* from = block.pixels + step * block.pixel_row;
+#pragma unroll 1
+  for (int32_t image = 0; image < block.images; ++image) {
+    CopyPixels(view.copy_bytes, share, to, from, block.pixel_col,
+               block.inside_end - block.inside_begin, block.channels);
+    to += view.slot_cols * kDepth;
+    from += view.src.image;
+  }
+}
+
 template <typename T, int kCols>
 __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     GatherSliding(SlidingView view, const T* __restrict__ src,
@@ -308,6 +353,9 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
   const int32_t image = warp / view.warps_across / view.warps_down;
   const int32_t tile_cols = view.warps_across * kCols;
 
+  const int32_t num_warps = static_cast<int32_t>(blockDim.x) / 32;
+  const int32_t last_warp_row = (view.warps_down - 1) * kSlidingRows;
+
   if (threadIdx.x == 0) StartBlock(view, tile_cols, src, filter, dst, &block);
   __syncthreads();
   if (block.rows <= 0) return;
@@ -322,7 +370,7 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     if (threadIdx.x == 0) StartPart(view, tile_cols, done, &block);
     __syncthreads();
     for (int32_t i = warp; i < kSlidingSlots * view.images * view.slot_cols;
-         i += static_cast<int32_t>(blockDim.x) / 32) {
+         i += num_warps) {
       const int32_t col = i % view.slot_cols;
       if (col >= block.inside_begin && col < block.inside_end) continue;
       *reinterpret_cast<Vector<T, kVector>*>(
@@ -331,44 +379,17 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     const int32_t begin = block.begin;
     const int32_t tap_slots = view.tap_slots;
     const int32_t tap_slot_size = view.slot_taps * kDepth;
-    const int32_t src_slot_size = view.images * view.slot_cols * kDepth;
-    // This thread's share of the copies, of those to come.
-    const SlidingShare share = ShareOf<T>(view.copy_bytes);
-    const int32_t channels = block.channels - share.channel;
-    const int32_t first = share.pixel * kDepth + share.channel;
-    const T* pixels_from = block.pixels + begin * block.pixel_row +
-                           share.pixel * block.pixel_col + share.channel;
-    const auto stage_pixels = [&](int32_t step) {
-      T* to = src_slots + step % kSlidingSlots * src_slot_size +
-              block.inside_begin * kDepth + first;
-      const T* from = pixels_from;
-#pragma unroll 1
-      for (int32_t i = 0; i < block.images; ++i) {
-        CopyShare(view.copy_bytes, to, from, share.pixels * block.pixel_col,
-                  block.inside_end - block.inside_begin - share.pixel,
-                  channels);
-        to += view.slot_cols * kDepth;
-        from += view.src.image;
-      }
-      pixels_from += block.pixel_row;
-    };
-    // A filter row lies in the slot of its number modulo their count.
-    int32_t tap_row = begin - block.rows + 1;
-    if (tap_row < 0) tap_row = 0;
-    int32_t next_slot = tap_row % tap_slots;
-    const T* taps_from = block.weights + tap_row * block.weight_row +
-                         share.pixel * block.weight_col + share.channel;
-    const auto stage_taps = [&] {
-      if (tap_row++ < block.row_taps) {
-        CopyShare(view.copy_bytes, taps + next_slot * tap_slot_size + first,
-                  taps_from, share.pixels * block.weight_col,
-                  block.taps - share.pixel, channels);
-      }
-      taps_from += block.weight_row;
-      if (++next_slot == tap_slots) next_slot = 0;
-    };
-    while (tap_row <= begin) stage_taps();
-    if (begin < block.end) stage_pixels(begin);
+    // At first all warps copy.
+    const int32_t first_tap_row =
+        begin < block.rows ? 0 : begin - block.rows + 1;
+    const SlidingShare share_of_all = ShareOf<T>(
+        view.copy_bytes, static_cast<int32_t>(threadIdx.x), blockDim.x);
+    for (int32_t tap_row = first_tap_row; tap_row <= begin; ++tap_row) {
+      StageTaps(view, block, share_of_all, tap_row, taps);
+    }
+    if (begin < block.end) {
+      StagePixels(view, block, share_of_all, begin, src_slots);
+    }
     FinishCopyGroup();
     // That of the upper row of sums.
     int32_t upper_slot = (begin - warp_row) % tap_slots;
@@ -377,9 +398,16 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     for (int32_t step = begin; step < block.end; ++step) {
       WaitForCopies<0>();
       __syncthreads();
-      if (step + 1 < block.end) {
-        stage_pixels(step + 1);
-        stage_taps();
+      // One warp copies for all, which takes fewer instructions than if each
+      // does; if possible one that has no products in this step.
+      const int32_t copier = step < last_warp_row || block.rows <= last_warp_row
+                                 ? num_warps - 1
+                             : step > block.row_taps ? 0
+                                                     : step % num_warps;
+      if (warp == copier && step + 1 < block.end) {
+        const SlidingShare share = ShareOf<T>(view.copy_bytes, lane, 32);
+        StagePixels(view, block, share, step + 1, src_slots);
+        StageTaps(view, block, share, step + 1, taps);
       }
       FinishCopyGroup();
       const int32_t upper_row = step - warp_row;  // of the filter

@@ -30,7 +30,10 @@ int64_t MostTaps(const GatherPlan& plan) {
 constexpr GatherChoice kGatherChoices[] = {
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
-     [](const GatherView&, int64_t) { return true; }},
+     [](const GatherView& view, int64_t element_bytes) {
+       // It takes the channels of a depth multiplier one by one.
+       return view.shared_by == 1 || !DirectApplies(view, element_bytes);
+     }},
     {GatherVariant::kSliding, "sliding",
      [](const GatherView& view, int64_t) { return SlidingApplies(view); },
      [](const GatherView& view, int64_t) {
