@@ -16,11 +16,6 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_SLIDING_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_SLIDING_H_
 
-#ifdef SLIDING_TUNE
-#include <cstdio>
-#include <cstdlib>
-#endif
-
 #include "cc/kernels/gpu/copy_async.h"
 #include "cc/kernels/gpu/device.h"
 #include "cc/kernels/gpu/gather_element.h"
@@ -71,13 +66,13 @@ struct SlidingShare {
 };
 
 template <typename T>
-__device__ __forceinline__ SlidingShare ShareOf(int32_t copy_bytes,
-                                                int32_t thread,
-                                                int32_t threads) {
-  const int32_t unit = copy_bytes / static_cast<int32_t>(sizeof(T));
-  const int32_t units = kSlidingDepth<T> / unit;
-  const int32_t per_pixel = units < 32 ? units : 32;
-  return {thread / per_pixel, threads / per_pixel, thread % per_pixel * unit};
+__device__ __forceinline__ SlidingShare ShareOf(int32_t copy_bytes) {
+  const int32_t units =
+      kSlidingDepth<T> / (copy_bytes / static_cast<int32_t>(sizeof(T)));
+  const int32_t threads = units < 32 ? units : 32;
+  const int32_t thread = static_cast<int32_t>(threadIdx.x);
+  return {thread / threads, static_cast<int32_t>(blockDim.x) / threads,
+          thread % threads * (kSlidingDepth<T> / units)};
 }
 
 template <typename T, int kUnit>
@@ -86,7 +81,7 @@ __device__ __forceinline__ void CopyPixels(const SlidingShare& share, T* to,
                                            int32_t count, int32_t channels) {
   constexpr int kDepth = kSlidingDepth<T>;
   constexpr int kStride = kDepth / kUnit < 32 ? kDepth : 32 * kUnit;
-  constexpr int kAtATime = 4;
+  constexpr int kAtATime = 3;
   to += share.pixel * kDepth + share.channel;
   from += share.pixel * from_pitch + share.channel;
   channels -= share.channel;
@@ -299,18 +294,16 @@ __device__ inline void StartPart(const SlidingView& view, int32_t tile_cols,
       (block->col_run.first_tap + done * cols.tap_step) * view.filter_col;
 }
 
-// Stages a filter row in the slot of its number modulo their count.
+// Stages a filter row.
 template <typename T>
 __device__ __forceinline__ void StageTaps(const SlidingView& view,
                                           const SlidingBlock<T>& block,
                                           const SlidingShare& share,
-                                          int32_t tap_row, T* taps) {
+                                          int32_t tap_row, T* slot) {
   if (tap_row >= block.row_taps) return;
-  CopyPixels(
-      view.copy_bytes, share,
-      taps + tap_row % view.tap_slots * view.slot_taps * kSlidingDepth<T>,
-      block.weights + tap_row * block.weight_row, block.weight_col, block.taps,
-      block.channels);
+  CopyPixels(view.copy_bytes, share, slot,
+             block.weights + tap_row * block.weight_row, block.weight_col,
+             block.taps, block.channels);
 }
 
 // Stages the source row of a step, of each image.
@@ -353,9 +346,6 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
   const int32_t image = warp / view.warps_across / view.warps_down;
   const int32_t tile_cols = view.warps_across * kCols;
 
-  const int32_t num_warps = static_cast<int32_t>(blockDim.x) / 32;
-  const int32_t last_warp_row = (view.warps_down - 1) * kSlidingRows;
-
   if (threadIdx.x == 0) StartBlock(view, tile_cols, src, filter, dst, &block);
   __syncthreads();
   if (block.rows <= 0) return;
@@ -370,7 +360,7 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     if (threadIdx.x == 0) StartPart(view, tile_cols, done, &block);
     __syncthreads();
     for (int32_t i = warp; i < kSlidingSlots * view.images * view.slot_cols;
-         i += num_warps) {
+         i += static_cast<int32_t>(blockDim.x) / 32) {
       const int32_t col = i % view.slot_cols;
       if (col >= block.inside_begin && col < block.inside_end) continue;
       *reinterpret_cast<Vector<T, kVector>*>(
@@ -379,17 +369,16 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     const int32_t begin = block.begin;
     const int32_t tap_slots = view.tap_slots;
     const int32_t tap_slot_size = view.slot_taps * kDepth;
-    // At first all warps copy.
-    const int32_t first_tap_row =
-        begin < block.rows ? 0 : begin - block.rows + 1;
-    const SlidingShare share_of_all = ShareOf<T>(
-        view.copy_bytes, static_cast<int32_t>(threadIdx.x), blockDim.x);
-    for (int32_t tap_row = first_tap_row; tap_row <= begin; ++tap_row) {
-      StageTaps(view, block, share_of_all, tap_row, taps);
-    }
-    if (begin < block.end) {
-      StagePixels(view, block, share_of_all, begin, src_slots);
-    }
+    const SlidingShare share = ShareOf<T>(view.copy_bytes);
+    // A filter row lies in the slot of its number modulo their count.
+    int32_t tap_row = begin < block.rows ? 0 : begin - block.rows + 1;
+    int32_t next_slot = tap_row % tap_slots;
+    const auto stage_taps = [&](int32_t row) {
+      StageTaps(view, block, share, row, taps + next_slot * tap_slot_size);
+      if (++next_slot == tap_slots) next_slot = 0;
+    };
+    for (; tap_row <= begin; ++tap_row) stage_taps(tap_row);
+    if (begin < block.end) StagePixels(view, block, share, begin, src_slots);
     FinishCopyGroup();
     // That of the upper row of sums.
     int32_t upper_slot = (begin - warp_row) % tap_slots;
@@ -398,16 +387,9 @@ __global__ void __launch_bounds__(kSlidingWarps * 32, 2)
     for (int32_t step = begin; step < block.end; ++step) {
       WaitForCopies<0>();
       __syncthreads();
-      // One warp copies for all, which takes fewer instructions than if each
-      // does; if possible one that has no products in this step.
-      const int32_t copier = step < last_warp_row || block.rows <= last_warp_row
-                                 ? num_warps - 1
-                             : step > block.row_taps ? 0
-                                                     : step % num_warps;
-      if (warp == copier && step + 1 < block.end) {
-        const SlidingShare share = ShareOf<T>(view.copy_bytes, lane, 32);
+      if (step + 1 < block.end) {
         StagePixels(view, block, share, step + 1, src_slots);
-        StageTaps(view, block, share, step + 1, taps);
+        stage_taps(step + 1);
       }
       FinishCopyGroup();
       const int32_t upper_row = step - warp_row;  // of the filter
@@ -516,20 +498,14 @@ cudaError_t LaunchSlidingTile(SlidingView view, int64_t max_shared_bytes,
   const auto least = [](int64_t a, int64_t b) {
     return static_cast<int32_t>(a < b ? a : b);
   };
-  view.warps_across = least(CeilDiv(across, kCols), 4);
+  // Tall filters have most of their rows in common anyway. With others, warps
+  // below each other share more.
+  view.middle_first = 2 * view.rows.filter_size >= down;
+  view.warps_across = least(CeilDiv(across, kCols), view.middle_first ? 4 : 2);
   view.warps_down =
       least(CeilDiv(down, kSlidingRows), kSlidingWarps / view.warps_across);
   view.images = 1;
   view.slot_taps = least(view.cols.filter_size, 64);
-#ifdef SLIDING_TUNE
-  if (const char* s = getenv("SLIDING")) {
-    int a = 0, d = 0, i = 0;
-    sscanf(s, "%d,%d,%d", &a, &d, &i);
-    if (a) view.warps_across = a;
-    if (d) view.warps_down = d;
-    if (i) view.images = i;
-  }
-#endif
   const auto shared_bytes_of = [&](SlidingView* view) {
     view->slot_cols = view->warps_across * kCols + view->slot_taps - 1;
     view->tap_slots =
@@ -566,10 +542,6 @@ cudaError_t LaunchSlidingTile(SlidingView view, int64_t max_shared_bytes,
   view.channel_blocks =
       static_cast<int32_t>(CeilDiv(view.dst_depth, kSlidingDepth<T>));
   view.image_blocks = static_cast<int32_t>(CeilDiv(view.batch, view.images));
-  view.middle_first = 2 * view.rows.filter_size >= down;
-#ifdef SLIDING_TUNE
-  if (getenv("NOMIDDLE")) view.middle_first = false;
-#endif
   const int64_t blocks = static_cast<int64_t>(view.image_blocks) *
                          view.row_blocks * view.col_blocks *
                          view.channel_blocks;
@@ -603,28 +575,13 @@ cudaError_t LaunchGatherSliding(const GatherView& view, const void* src,
                           IsAligned(dst, kSlidingVector<T> * sizeof(T));
   int64_t max_shared_bytes;
   if (const cudaError_t error = MaxSharedBytes(&max_shared_bytes)) return error;
-  // Two blocks per multiprocessor.
+  // Of the largest GPUs, half a multiprocessor's, as there are registers for
+  // two blocks.
   if (max_shared_bytes > 112 << 10) max_shared_bytes = 112 << 10;
   const int64_t across = PhaseSize(sliding.cols, 0);
   const auto idle = [across](int64_t cols) {
     return CeilDiv(across, cols) * cols - across;
   };
-#ifdef SLIDING_TUNE
-  if (const char* s = getenv("SLIDING")) {
-    int a = 0, d = 0, i = 0, c = 0, kb = 0;
-    sscanf(s, "%d,%d,%d,%d,%d", &a, &d, &i, &c, &kb);
-    if (kb) max_shared_bytes = kb << 10;
-    if (c == 7)
-      return LaunchSlidingTile<T, 7>(sliding, max_shared_bytes, src, filter,
-                                     dst, stream);
-    if (c == 14)
-      return LaunchSlidingTile<T, 14>(sliding, max_shared_bytes, src, filter,
-                                      dst, stream);
-    if (c == 16)
-      return LaunchSlidingTile<T, 16>(sliding, max_shared_bytes, src, filter,
-                                      dst, stream);
-  }
-#endif
   const auto launch = across <= 7           ? LaunchSlidingTile<T, 7>
                       : idle(16) < idle(14) ? LaunchSlidingTile<T, 16>
                                             : LaunchSlidingTile<T, 14>;

@@ -37,8 +37,10 @@ constexpr GatherChoice kGatherChoices[] = {
     {GatherVariant::kSliding, "sliding",
      [](const GatherView& view, int64_t) { return SlidingApplies(view); },
      [](const GatherView& view, int64_t) {
-       return view.dst_depth >= 16 &&
-              MostTaps(view.rows) * MostTaps(view.cols) >= 16;
+       // A warp has 64 channels; and with few taps, staging takes longer than
+       // the products.
+       return view.dst_depth >= 32 &&
+              MostTaps(view.rows) * MostTaps(view.cols) >= 32;
      }},
     {GatherVariant::kDirect, "direct", DirectApplies,
      [](const GatherView&, int64_t) { return true; }},
