@@ -4,8 +4,10 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_H_
 
+#include "cc/kernels/gpu/gather_direct.h"
 #include "cc/kernels/gpu/gather_general.h"
 #include "cc/kernels/gpu/gather_rolling.h"
+#include "cc/kernels/gpu/gather_sliding.h"
 #include "cc/kernels/gpu/gather_staged.h"
 #include "cc/kernels/gpu/gather_variants.h"
 
@@ -18,6 +20,10 @@ cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,
   switch (variant) {
     case GatherVariant::kRolling:
       return LaunchGatherRolling<T>(view, src, filter, dst, stream);
+    case GatherVariant::kSliding:
+      return LaunchGatherSliding<T>(view, src, filter, dst, stream);
+    case GatherVariant::kDirect:
+      return LaunchGatherDirect<T>(view, src, filter, dst, stream);
     case GatherVariant::kStaged:
       return LaunchGatherStaged<T>(view, src, filter, dst, stream);
     case GatherVariant::kGeneral:

@@ -1,7 +1,9 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
+#include "cc/kernels/gpu/gather_direct.h"
 #include "cc/kernels/gpu/gather_rolling.h"
+#include "cc/kernels/gpu/gather_sliding.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
 
@@ -28,6 +30,19 @@ int64_t MostTaps(const GatherPlan& plan) {
 constexpr GatherChoice kGatherChoices[] = {
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
+     [](const GatherView& view, int64_t element_bytes) {
+       // It takes the channels of a depth multiplier one by one.
+       return view.shared_by == 1 || !DirectApplies(view, element_bytes);
+     }},
+    {GatherVariant::kSliding, "sliding",
+     [](const GatherView& view, int64_t) { return SlidingApplies(view); },
+     [](const GatherView& view, int64_t) {
+       // A warp has 64 channels; and with few taps, staging takes longer than
+       // the products.
+       return view.dst_depth >= 32 &&
+              MostTaps(view.rows) * MostTaps(view.cols) >= 32;
+     }},
+    {GatherVariant::kDirect, "direct", DirectApplies,
      [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kStaged, "staged",
      [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },

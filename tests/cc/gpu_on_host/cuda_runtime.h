@@ -40,6 +40,14 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
 // Of the thread that runs now.
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -57,7 +65,19 @@ namespace gpu_on_host {
 // Shared memory starts as NaNs in every block.
 void RunGrid(const cudaLaunchConfig_t& config,
              const std::function<void()>& thread);
+
+constexpr int kMaxSharedBytes = 96 << 10;
 }  // namespace gpu_on_host
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = gpu_on_host::kMaxSharedBytes;
+  return cudaSuccess;
+}
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  return bytes <= gpu_on_host::kMaxSharedBytes ? cudaSuccess
+                                               : cudaErrorInvalidValue;
+}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
