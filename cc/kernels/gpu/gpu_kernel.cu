@@ -1,4 +1,5 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
+#include "cc/kernels/gpu/filter_gradient_rolling.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 #include "cc/kernels/gpu/gather_rolling.h"
@@ -47,16 +48,29 @@ struct FilterGradientChoice {
   const char* name;
   bool (*applies)(const FilterGradientView& view, int64_t element_bytes);
   bool (*pays)(const FilterGradientView& view, int64_t element_bytes);
-  int64_t (*chunks)(const FilterGradientView& view);
+  // Cuts into chunks.
+  void (*split)(int64_t element_bytes, FilterGradientView* view);
 };
 
 constexpr FilterGradientChoice kFilterGradientChoices[] = {
+    {FilterGradientVariant::kRolling, "rolling",
+     [](const FilterGradientView& view, int64_t) { return MarchesApply(view); },
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t element_bytes, FilterGradientView* view) {
+       view->num_chunks = MarchChunks(*view, element_bytes);
+     }},
     {FilterGradientVariant::kStrips, "strips",
      [](const FilterGradientView& view, int64_t) { return StripsApply(view); },
-     [](const FilterGradientView&, int64_t) { return true; }, StripChunks},
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t, FilterGradientView* view) {
+       SplitIntoChunks(StripChunks(*view), view);
+     }},
     {FilterGradientVariant::kGeneral, "general",
      [](const FilterGradientView&, int64_t) { return true; },
-     [](const FilterGradientView&, int64_t) { return true; }, GeneralChunks},
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t, FilterGradientView* view) {
+       SplitIntoChunks(GeneralChunks(*view), view);
+     }},
 };
 
 // The choice of that number, or the best; null if there is none.
@@ -152,7 +166,7 @@ FilterGradientPlan PlanFilterGradient(const GpuConvProblem& problem,
   plan.workspace_bytes = 0;
   plan.choice = Choose(kFilterGradientChoices, plan.view, type, variant);
   if (plan.choice == nullptr) return plan;
-  SplitIntoChunks(plan.choice->chunks(plan.view), &plan.view);
+  plan.choice->split(SizeOf(type), &plan.view);
   plan.workspace_bytes = plan.view.num_chunks * plan.view.filter_size *
                          (type == ElementType::kFloat64 ? 8 : 4);
   return plan;
