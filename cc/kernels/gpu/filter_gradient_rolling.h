@@ -18,6 +18,7 @@
 #define TF_DWGRAD_CC_KERNELS_GPU_FILTER_GRADIENT_ROLLING_H_
 
 #include "cc/kernels/gpu/add_partial_sums.h"
+#include "cc/kernels/gpu/copy_async.h"
 #include "cc/kernels/gpu/device.h"
 #include "cc/kernels/gpu/filter_gradient_view.h"
 
@@ -38,6 +39,10 @@ struct MarchAxis {
   int32_t tap_blocks;  // squares of taps
 };
 
+// Of all tiles.
+inline constexpr int kMostWindow = 13;
+inline constexpr int kMostColumns = 7;
+
 struct MarchView {
   MarchAxis rows;
   MarchAxis cols;
@@ -57,41 +62,87 @@ struct MarchView {
   int64_t blocks;
   ImageStrides input;
   ImageStrides output;
-  int64_t in_row_step;  // in elements
+  // In bytes.
+  int64_t in_row_step;
   int64_t out_row_step;
-  int32_t in_col_step;
-  int32_t out_col_step;
+  // Where the columns of a window are; constant memory spares registers.
+  int64_t in_cols[kMostWindow];
+  int64_t out_cols[kMostColumns];
 };
 
 inline constexpr int kMarchThreads = 128;
 
-// Channels and columns of a thread: as many as the registers hold.
-constexpr int MarchChannels(int size, int64_t element_bytes) {
-  if (element_bytes == 8) return size == 3 ? 2 : 1;
-  return size == 3 ? 4 : size == 5 ? 2 : 1;
-}
-constexpr int MarchColumns(int size, int64_t element_bytes) {
-  return size == 7 && element_bytes < 8 ? 7 : 4;
-}
+#if !defined(VAR)
+#define T3F 4, 2, 3, 4
+#define T3H 4, 4, 3, 3
+#define T5 3
+#elif VAR == 2
+#define T3F 4, 2, 4, 4
+#define T3H 4, 2, 4, 4
+#define T5 4
+#elif VAR == 3
+#define T3F 4, 4, 2, 3
+#define T3H 4, 4, 4, 3
+#define T5 2
+#endif
+// What a thread owns and what a multiprocessor holds of them without spills.
+struct MarchTile {
+  int channels;
+  int columns;
+  int stages;  // rows at hand or on their way; 0: none is loaded in advance
+  int blocks;  // of a multiprocessor
+};
 
-// Blocks that a multiprocessor holds without spills.
-constexpr int MarchBlocks(int size, int columns, int64_t element_bytes) {
-  if (columns > 1) return element_bytes == 8 && size == 7 ? 2 : 3;
-  if (element_bytes == 8) return 3;
-  return size == 3 ? 8 : size == 5 ? 6 : 4;
+constexpr MarchTile SingleTile(int size, int64_t element_bytes) {
+  return {1, 1, 0, element_bytes == 8 ? 3 : size == 3 ? 8 : size == 5 ? 5 : 3};
 }
+constexpr MarchTile VectorTile(int size, int stride, int64_t element_bytes) {
+  if (stride == 2) {
+    switch (element_bytes) {
+      case 8:
+        return size == 3 ? MarchTile{2, 2, 2, 4} : MarchTile{1, 2, 3, 3};
+      case 4:
+        return size == 3 ? MarchTile{4, 2, 2, 4} : MarchTile{2, 2, 3, 3};
+      default:
+        return size == 3 ? MarchTile{4, 2, 3, 4} : MarchTile{2, 4, 3, 3};
+    }
+  }
+  switch (element_bytes) {
+    case 8:
+      return size == 3   ? MarchTile{2, 2, 3, 4}
+             : size == 5 ? MarchTile{1, 4, 3, 3}
+                         : MarchTile{1, 2, 3, 2};
+    case 4:
+      return size == 3   ? MarchTile{T3F}
+             : size == 5 ? MarchTile{2, 4, T5, 3}
+                         : MarchTile{1, 7, 3, 3};
+    default:
+      return size == 3   ? MarchTile{T3H}
+             : size == 5 ? MarchTile{2, 4, T5, 3}
+                         : MarchTile{1, 7, 0, 3};  // too small to copy
+  }
+}
+template <typename T, int kSize, int kStride, bool kVectors>
+constexpr MarchTile kMarchTile = kVectors
+                                     ? VectorTile(kSize, kStride, sizeof(T))
+                                     : SingleTile(kSize, sizeof(T));
 
-template <typename T, int kSize, int kStride, int kChannels, int kColumns>
+template <typename T, int kSize, int kStride, bool kVectors>
 __global__ void __launch_bounds__(kMarchThreads,
-                                  MarchBlocks(kSize, kColumns, sizeof(T)))
+                                  kMarchTile<T, kSize, kStride, kVectors>.blocks)
     FilterGradientRolling(MarchView view, const T* __restrict__ input,
                           const T* __restrict__ gradient,
                           Accumulator<T>* __restrict__ partial,
                           T* __restrict__ filter_gradient) {
+  constexpr int kChannels = kMarchTile<T, kSize, kStride, kVectors>.channels;
+  constexpr int kColumns = kMarchTile<T, kSize, kStride, kVectors>.columns;
+  constexpr int kStages = kMarchTile<T, kSize, kStride, kVectors>.stages;
   using Pixel = Vector<T, kChannels>;
   using Sums = Vector<Accumulator<T>, kChannels>;
   constexpr int kReach = (kSize + kStride - 1) / kStride;  // rows of gradient
   constexpr int kWindow = (kColumns - 1) * kStride + kSize;
+  // Of a step: a row of the gradient and the next of the input.
+  constexpr int kPixels = kColumns + kStride * kWindow;
   extern __shared__ __align__(16) unsigned char dynamic_shared[];
   Accumulator<T>* const shared =
       reinterpret_cast<Accumulator<T>*>(dynamic_shared);
@@ -143,66 +194,116 @@ __global__ void __launch_bounds__(kMarchThreads,
 
     int32_t rows_left = view.all_rows - first_row;
     if (rows_left > view.rows_per_march) rows_left = view.rows_per_march;
-    int32_t lattice = first_row / rows.cells;  // image and phase
-    // Where the next rows are, and how many of the gradient are left here.
-    const T* source;
-    const T* from;
-    int32_t in_row, left;
+    const int32_t first_lattice = first_row / rows.cells;  // image and phase
+    const int32_t last_lattice = (first_row + rows_left - 1) / rows.cells;
+    int32_t steps =
+        rows_left + (last_lattice - first_lattice + 1) * (kReach - 1);
+    // Where the next rows to be loaded are, and how many of the gradient are
+    // left here.
+    int32_t phase = first_lattice % rows.phases;
+    int32_t image = first_lattice / rows.phases;
+    const char* source;
+    const char* from;
+    int32_t in_row, left, missing;
     const auto start_phase = [&](int32_t cell) {
       left = cell + rows_left < rows.cells ? rows_left : rows.cells - cell;
       rows_left -= left;
-      const int32_t phase = lattice % rows.phases;
-      const int64_t image = lattice / rows.phases;
       const int32_t out_row = phase + cell * rows.out_step;
       // Some phases are one shorter.
-      if (out_row + (left - 1) * rows.out_step >= rows.out) --left;
+      missing = out_row + (left - 1) * rows.out_step >= rows.out;
       in_row = in_start_row + phase + cell * kStride * rows.in_step;
-      source = input + image * view.input.image + in_row * view.input.row;
-      from = gradient + image * view.output.image + out_row * view.output.row;
+      source = reinterpret_cast<const char*>(
+          input + image * view.input.image + in_row * view.input.row);
+      from = reinterpret_cast<const char*>(
+          gradient + image * view.output.image + out_row * view.output.row);
     };
     start_phase(first_row % rows.cells);
+    const auto load = [](Pixel* to, const char* at, unsigned inside) {
+      if constexpr (kStages == 0) {
+        *to = Pixel();
+        if (inside != 0) *to = *reinterpret_cast<const Pixel*>(at);
+      } else if constexpr (kStages > 0) {
+        CopyAsyncOrZeros<sizeof(Pixel)>(to, at, inside);
+      }
+    };
+    // Loads the next row of the gradient and the input rows that it is the
+    // first to meet. Behind the last row of an image come rows of zeros.
+    const auto load_rows = [&](Pixel* to, int pitch) {
+      const unsigned columns = left > missing ? inside_out : 0;
+#pragma unroll
+      for (int u = 0; u < kColumns; ++u) {
+        load(&to[u * pitch], from + view.out_cols[u], columns & 1u << u);
+      }
+      from += view.out_row_step;
+#pragma unroll
+      for (int q = 0; q < kStride; ++q) {
+        const unsigned columns =
+            in_row >= 0 && in_row < rows.in ? inside_in : 0;
+#pragma unroll
+        for (int w = 0; w < kWindow; ++w) {
+          load(&to[(kColumns + q * kWindow + w) * pitch],
+               source + view.in_cols[w], columns & 1u << w);
+        }
+        source += view.in_row_step;
+        in_row += rows.in_step;
+      }
+      if (--left == 1 - kReach) {
+        if (++phase == rows.phases) {
+          phase = 0;
+          ++image;
+        }
+        const bool more = rows_left > 0;
+        start_phase(0);
+        if (!more) in_row = rows.in;
+      }
+    };
+
+    Pixel* const slots = reinterpret_cast<Pixel*>(dynamic_shared) + thread;
+    constexpr int kStage = kPixels * kMarchThreads;
+#pragma unroll 1
+    for (int i = 0; i < kStages - 1; ++i) {
+      load_rows(slots + i * kStage, kMarchThreads);
+      FinishCopyGroup();
+    }
+    Pixel* slot = slots;
+    Pixel* next_slot = slots + (kStages - 1) * kStage;
 
     Accumulator<T> values[kReach][kColumns][kChannels] = {};
-    bool more = true;
-    while (more) {
-      // The newest row of the gradient takes the oldest's place. Behind the
-      // last come rows of zeros.
+    for (; steps > 0; steps -= kReach) {
+      // The newest row of the gradient takes the oldest's place.
 #pragma unroll
       for (int newest = 0; newest < kReach; ++newest) {
-        Pixel row[kColumns] = {};
-        const T* at = from;
-        const unsigned mask = left > 0 ? inside_out : 0;
+        Pixel at_hand[kPixels];
+        if constexpr (kStages == 0) {
+          load_rows(at_hand, 1);
+        } else {
+          WaitForCopies<(kStages > 2 ? kStages - 2 : 0)>();
+          load_rows(next_slot, kMarchThreads);
+          FinishCopyGroup();
 #pragma unroll
-        for (int u = 0; u < kColumns; ++u) {
-          if (mask >> u & 1) row[u] = *reinterpret_cast<const Pixel*>(at);
-          at += view.out_col_step;
+          for (int i = 0; i < kPixels; ++i) {
+            at_hand[i] = slot[i * kMarchThreads];
+          }
+          next_slot = slot;
+          slot += kStage;
+          if (slot == slots + kStages * kStage) slot = slots;
         }
-        from += view.out_row_step;
 #pragma unroll
         for (int u = 0; u < kColumns; ++u) {
 #pragma unroll
           for (int c = 0; c < kChannels; ++c) {
-            values[newest][u][c] = Widen(row[u].elements[c]);
+            values[newest][u][c] = Widen(at_hand[u].elements[c]);
           }
         }
 #pragma unroll
         for (int q = 0; q < kStride; ++q) {
-          Pixel window[kWindow] = {};
-          const T* at = source;
-          const unsigned mask = in_row >= 0 && in_row < rows.in ? inside_in : 0;
-#pragma unroll
-          for (int w = 0; w < kWindow; ++w) {
-            if (mask >> w & 1) window[w] = *reinterpret_cast<const Pixel*>(at);
-            at += view.in_col_step;
-          }
-          source += view.in_row_step;
-          in_row += rows.in_step;
 #pragma unroll
           for (int w = 0; w < kWindow; ++w) {
             Accumulator<T> pixel[kChannels];
 #pragma unroll
             for (int c = 0; c < kChannels; ++c) {
-              pixel[c] = Widen(window[w].elements[c]);
+              pixel[c] =
+                  Widen(at_hand[kColumns + q * kWindow + w].elements[c]);
             }
 #pragma unroll
             for (int age = 0; age < kReach; ++age) {
@@ -221,14 +322,9 @@ __global__ void __launch_bounds__(kMarchThreads,
             }
           }
         }
-        if (--left == 1 - kReach) {
-          more = rows_left > 0;
-          ++lattice;
-          start_phase(0);
-          if (!more) in_row = rows.in;
-        }
       }
     }
+    WaitForCopies<0>();
   }
 
   bool again = false;
@@ -265,7 +361,7 @@ __global__ void __launch_bounds__(kMarchThreads,
       }
       const Pixel value = *reinterpret_cast<const Pixel*>(
           gradient + image * view.output.image + out_row * view.output.row +
-          u * view.out_col_step);
+          u * cols.out_step * view.output.col);
 #pragma unroll
       for (int r = 0; r < kSize; ++r) {
         const int32_t in_row =
@@ -278,7 +374,7 @@ __global__ void __launch_bounds__(kMarchThreads,
           if (in_col < 0 || in_col >= cols.in) continue;
           const Pixel pixel = *reinterpret_cast<const Pixel*>(
               input + image * view.input.image + in_row * view.input.row +
-              w * view.in_col_step);
+              w * cols.in_step * view.input.col);
 #pragma unroll
           for (int c = 0; c < kChannels; ++c) {
             sums[r][s][c] +=
@@ -296,6 +392,7 @@ __global__ void __launch_bounds__(kMarchThreads,
   const int32_t elements = kSize * width;
   int32_t splits = 1;
   while (splits < 16 && 2 * splits * elements <= kMarchThreads) splits *= 2;
+  __syncthreads();  // No row is in shared memory any more.
   Accumulator<T>* const split_sums = shared + 2 * kSize * pitch;
 #pragma unroll
   for (int r = 0; r < kSize; ++r) {
@@ -356,8 +453,8 @@ __global__ void __launch_bounds__(kMarchThreads,
 // How a problem is cut; the squares of taps are of size `size`.
 struct MarchPlan {
   int size;
-  int channels;
-  int columns;
+  bool vectors;  // of channels; otherwise single ones
+  MarchTile tile;
   MarchView view;
 };
 
@@ -396,14 +493,12 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
                              int64_t element_bytes, bool vectors) {
   MarchPlan plan;
   plan.size = MarchSize(from);
-  plan.channels = MarchChannels(plan.size, element_bytes);
-  plan.columns = MarchColumns(plan.size, element_bytes);
-  if (!vectors || !from.channels_last ||
-      from.filter_depth % plan.channels != 0 ||
-      (plan.channels > 1 && from.multiplier > 1)) {
-    plan.channels = 1;
-    plan.columns = 1;
-  }
+  const int64_t multiplier = from.multiplier;
+  plan.tile = VectorTile(plan.size, static_cast<int>(from.rows.stride), element_bytes);
+  plan.vectors = vectors && from.channels_last &&
+                 from.filter_depth % plan.tile.channels == 0 &&
+                 (plan.tile.channels == 1 || multiplier == 1);
+  if (!plan.vectors) plan.tile = SingleTile(plan.size, element_bytes);
   const auto axis = [&](const GpuConvAxis& axis) {
     MarchAxis to;
     const bool by_one = axis.stride == 1;
@@ -425,23 +520,26 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
   view.all_rows =
       static_cast<int32_t>(from.batch * view.rows.phases * view.rows.cells);
   view.col_tasks = static_cast<int32_t>(
-      view.cols.phases * CeilDiv(view.cols.cells, plan.columns));
+      view.cols.phases * CeilDiv(view.cols.cells, plan.tile.columns));
   view.filter_depth = static_cast<int32_t>(from.filter_depth);
   view.multiplier = static_cast<int32_t>(from.multiplier);
   view.filter_size = from.filter_size;
   view.input = from.input;
   view.output = from.output;
-  view.in_row_step = view.rows.in_step * from.input.row;
-  view.out_row_step = view.rows.out_step * from.output.row;
-  view.in_col_step = static_cast<int32_t>(view.cols.in_step * from.input.col);
-  view.out_col_step =
-      static_cast<int32_t>(view.cols.out_step * from.output.col);
+  view.in_row_step = view.rows.in_step * from.input.row * element_bytes;
+  view.out_row_step = view.rows.out_step * from.output.row * element_bytes;
+  for (int w = 0; w < kMostWindow; ++w) {
+    view.in_cols[w] = w * view.cols.in_step * from.input.col * element_bytes;
+  }
+  for (int u = 0; u < kMostColumns; ++u) {
+    view.out_cols[u] = u * view.cols.out_step * from.output.col * element_bytes;
+  }
   // 128 bytes of neighbouring channels are read at full speed; with no more of
   // them, neighbouring columns share a block and its cache.
   constexpr int64_t kLineBytes = 128;
   const int64_t most_lanes =
-      from.channels_last ? kLineBytes / (plan.channels * element_bytes) : 1;
-  const int64_t groups = from.filter_depth / plan.channels;
+      from.channels_last ? kLineBytes / (plan.tile.channels * element_bytes) : 1;
+  const int64_t groups = from.filter_depth / plan.tile.channels;
   view.channel_blocks = static_cast<int32_t>(CeilDiv(groups, most_lanes));
   view.lanes = static_cast<int32_t>(CeilDiv(groups, view.channel_blocks));
   view.parts = kMarchThreads / view.lanes;
@@ -464,7 +562,7 @@ inline int64_t MarchChunks(const FilterGradientView& view,
   constexpr int64_t kFixedRows = FIXED;  // what beginning and ending cost
   MarchPlan plan = PlanMarches(view, element_bytes, true);
   const int64_t wave =
-      kMultiprocessors * MarchBlocks(plan.size, plan.columns, element_bytes);
+      kMultiprocessors * plan.tile.blocks;
   const int64_t fewest = CeilDiv(plan.view.col_tasks, plan.view.parts);
   int64_t best = fewest, least = 0;
   for (int64_t chunks = fewest;; ++chunks) {
@@ -520,22 +618,23 @@ template <typename T, int kSize, int kStride>
 cudaError_t LaunchMarches(const MarchPlan& plan, const void* input,
                           const void* gradient, void* filter_gradient,
                           void* workspace, cudaStream_t stream) {
-  constexpr int kChannels = MarchChannels(kSize, sizeof(T));
-  constexpr int kColumns = MarchColumns(kSize, sizeof(T));
   const MarchView& view = plan.view;
-  const int64_t width = view.lanes * plan.channels;
-  const int64_t shared_elements =
-      2 * kSize * (view.parts + 1) * width + kMarchThreads;
-  return Launch(plan.columns == 1
-                    ? FilterGradientRolling<T, kSize, kStride, 1, 1>
-                    : FilterGradientRolling<T, kSize, kStride, kChannels,
-                                            kColumns>,
+  const int64_t width = view.lanes * plan.tile.channels;
+  const int64_t sums_bytes =
+      (2 * kSize * (view.parts + 1) * width + kMarchThreads) *
+      static_cast<int64_t>(sizeof(Accumulator<T>));
+  const int64_t window = (plan.tile.columns - 1) * kStride + kSize;
+  const int64_t slots_bytes =
+      plan.tile.stages * (plan.tile.columns + kStride * window) *
+      kMarchThreads * plan.tile.channels * static_cast<int64_t>(sizeof(T));
+  return Launch(plan.vectors ? FilterGradientRolling<T, kSize, kStride, true>
+                             : FilterGradientRolling<T, kSize, kStride, false>,
                 dim3(static_cast<unsigned>(view.channel_blocks),
                      static_cast<unsigned>(view.rows.tap_blocks *
                                            view.cols.tap_blocks),
                      static_cast<unsigned>(view.chunks)),
                 kMarchThreads,
-                shared_elements * static_cast<int64_t>(sizeof(Accumulator<T>)),
+                slots_bytes > sums_bytes ? slots_bytes : sums_bytes,
                 stream, view, static_cast<const T*>(input),
                 static_cast<const T*>(gradient),
                 static_cast<Accumulator<T>*>(workspace),
@@ -548,7 +647,7 @@ cudaError_t LaunchFilterGradientRolling(const FilterGradientView& view,
                                         void* filter_gradient, void* workspace,
                                         cudaStream_t stream) {
   MarchPlan plan = PlanMarches(view, sizeof(T), true);
-  const int64_t bytes = plan.channels * sizeof(T);
+  const int64_t bytes = plan.tile.channels * sizeof(T);
   if (!IsAligned(input, bytes) || !IsAligned(gradient, bytes)) {
     plan = PlanMarches(view, sizeof(T), false);
   }
