@@ -10,6 +10,21 @@
 
 namespace tf_dwgrad {
 
+// Where the GPU can, the second stage is launched while the first ends, which
+// spares the pause between them. Each block of the first says when only its
+// sums are left to do.
+__device__ inline void LetSecondStageStart() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Returns when the first stage has ended and its results are there.
+__device__ inline void WaitForFirstStage() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 inline constexpr int kSumColumns = 32;  // filter elements of a block
 inline constexpr int kMostSumParts = 32;  // threads that share an element
 
@@ -24,6 +39,7 @@ __global__ void __launch_bounds__(kSumColumns* kMostSumParts)
   const int part = thread / kSumColumns;
   const int parts = static_cast<int>(blockDim.x) / kSumColumns;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kSumColumns;
+  WaitForFirstStage();
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kSumColumns;
        first < filter_size; first += stride) {
     const int64_t element = first + thread % kSumColumns;
@@ -53,6 +69,17 @@ __global__ void __launch_bounds__(kSumColumns* kMostSumParts)
   }
 }
 
+inline bool CanLaunchEarly() {
+#ifdef NOPDL
+  return false;
+#endif
+  int device = 0, major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
+                                device) == cudaSuccess &&
+         major >= 9;
+}
+
 template <typename T>
 cudaError_t LaunchAddPartialSums(const FilterGradientView& view,
                                  const void* partial, void* filter_gradient,
@@ -60,11 +87,22 @@ cudaError_t LaunchAddPartialSums(const FilterGradientView& view,
   const int64_t blocks = CeilDiv(view.filter_size, kSumColumns);
   int parts = 1;
   while (parts < kMostSumParts && 2 * parts <= view.num_chunks) parts *= 2;
-  return Launch(AddPartialSums<T>, GridOf(blocks), kSumColumns * parts,
-                kSumColumns * parts * sizeof(Accumulator<T>), stream,
-                view.filter_size, static_cast<int32_t>(view.num_chunks),
-                static_cast<const Accumulator<T>*>(partial),
-                static_cast<T*>(filter_gradient));
+  cudaLaunchConfig_t config = {};
+  config.gridDim = GridOf(blocks);
+  config.blockDim = dim3(kSumColumns * parts);
+  config.dynamicSmemBytes = kSumColumns * parts * sizeof(Accumulator<T>);
+  config.stream = stream;
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  if (CanLaunchEarly()) {
+    config.attrs = &early;
+    config.numAttrs = 1;
+  }
+  return cudaLaunchKernelEx(&config, AddPartialSums<T>, view.filter_size,
+                            static_cast<int32_t>(view.num_chunks),
+                            static_cast<const Accumulator<T>*>(partial),
+                            static_cast<T*>(filter_gradient));
 }
 
 }  // namespace tf_dwgrad

@@ -24,19 +24,38 @@
 
 namespace tf_dwgrad {
 
+// Divides by what is known at the launch, in fewer instructions.
+struct Divisor {
+  int64_t factor;
+  int32_t divisor;
+  int32_t shift;
+
+  // Of numbers below 2^31.
+  __device__ int32_t Quotient(int32_t number) const {
+    return static_cast<int32_t>(number * factor >> shift);
+  }
+};
+
+inline Divisor MakeDivisor(int64_t divisor) {
+  int32_t bits = 0;
+  while (int64_t{1} << bits < divisor) ++bits;
+  return {CeilDiv(int64_t{1} << (31 + bits), divisor),
+          static_cast<int32_t>(divisor), 31 + bits};
+}
+
 // One of the two axes, in 32 bits.
 struct MarchAxis {
   int32_t in;
   int32_t out;
   int32_t filter;
-  int32_t phases;
-  int32_t cells;  // outputs of a phase, at most
+  Divisor phases;
+  Divisor cells;  // outputs of a phase, at most
   // Of phase 0; a phase starts one further. Neighbouring taps are one step
   // apart in the input.
   int32_t in_start;
   int32_t in_step;
   int32_t out_step;
-  int32_t tap_blocks;  // squares of taps
+  Divisor tap_blocks;  // squares of taps
 };
 
 // Of all tiles.
@@ -50,14 +69,14 @@ struct MarchView {
   // of the rows of a column task.
   int32_t all_rows;
   int32_t rows_per_march;
-  int32_t col_tasks;
+  Divisor col_tasks;
   int32_t marches;
   int32_t chunks;
-  int32_t lanes;  // threads side by side along channels
+  Divisor lanes;  // threads side by side along channels
   int32_t parts;  // marches of a block at a time
   int32_t channel_blocks;
   int32_t filter_depth;
-  int32_t multiplier;
+  Divisor multiplier;
   int64_t filter_size;
   int64_t blocks;
   ImageStrides input;
@@ -127,6 +146,10 @@ constexpr MarchTile kMarchTile = kVectors
                                      ? VectorTile(kSize, kStride, sizeof(T))
                                      : SingleTile(kSize, sizeof(T));
 
+// The tap rows whose sums are added up at a time.
+template <typename T, int kSize>
+constexpr int kMarchSumRows = kSize == 7 && sizeof(T) == 8 ? 4 : kSize;
+
 template <typename T, int kSize, int kStride, bool kVectors>
 __global__ void __launch_bounds__(kMarchThreads,
                                   kMarchTile<T, kSize, kStride, kVectors>.blocks)
@@ -150,31 +173,34 @@ __global__ void __launch_bounds__(kMarchThreads,
   const MarchAxis& cols = view.cols;
   const int thread = static_cast<int>(threadIdx.x);
 
+  const int32_t lanes = view.lanes.divisor;
+  const int32_t part = view.lanes.Quotient(thread);
   const int32_t first_channel =
-      static_cast<int32_t>(blockIdx.x) * view.lanes * kChannels;
-  const int32_t tap_row =
-      static_cast<int32_t>(blockIdx.y) / cols.tap_blocks * kSize;
+      static_cast<int32_t>(blockIdx.x) * lanes * kChannels;
+  const int32_t channel = first_channel + (thread - part * lanes) * kChannels;
+  const int32_t tap_block = static_cast<int32_t>(blockIdx.y);
+  const int32_t tap_block_row = cols.tap_blocks.Quotient(tap_block);
+  const int32_t tap_row = tap_block_row * kSize;
   const int32_t tap_col =
-      static_cast<int32_t>(blockIdx.y) % cols.tap_blocks * kSize;
+      (tap_block - tap_block_row * cols.tap_blocks.divisor) * kSize;
   const int32_t chunk = static_cast<int32_t>(blockIdx.z);
-  const int32_t part = thread / view.lanes;
-  const int32_t channel =
-      first_channel + (thread - part * view.lanes) * kChannels;
   const int32_t march = chunk * view.parts + part;
   const bool busy = part < view.parts && march < view.marches &&
                     channel < view.filter_depth;
 
   // The march: its columns never change.
-  const int32_t col_task = march % view.col_tasks;
-  const int32_t first_row = march / view.col_tasks * view.rows_per_march;
-  const int32_t first_cell = col_task / cols.phases * kColumns;
-  const int32_t first_out = col_task % cols.phases + first_cell * cols.out_step;
-  const int32_t first_in = cols.in_start + tap_col * cols.in_step +
-                           col_task % cols.phases +
+  const int32_t cut = view.col_tasks.Quotient(march);
+  const int32_t col_task = march - cut * view.col_tasks.divisor;
+  const int32_t first_row = cut * view.rows_per_march;
+  const int32_t col_strip = cols.phases.Quotient(col_task);
+  const int32_t col_phase = col_task - col_strip * cols.phases.divisor;
+  const int32_t first_cell = col_strip * kColumns;
+  const int32_t first_out = col_phase + first_cell * cols.out_step;
+  const int32_t first_in = cols.in_start + tap_col * cols.in_step + col_phase +
                            first_cell * kStride * cols.in_step;
   const int32_t in_start_row = rows.in_start + tap_row * rows.in_step;
   // Of its first column.
-  input += channel / view.multiplier * view.input.channel +
+  input += view.multiplier.Quotient(channel) * view.input.channel +
            static_cast<int64_t>(first_in) * view.input.col;
   gradient += channel * view.output.channel +
               static_cast<int64_t>(first_out) * view.output.col;
@@ -194,19 +220,22 @@ __global__ void __launch_bounds__(kMarchThreads,
 
     int32_t rows_left = view.all_rows - first_row;
     if (rows_left > view.rows_per_march) rows_left = view.rows_per_march;
-    const int32_t first_lattice = first_row / rows.cells;  // image and phase
-    const int32_t last_lattice = (first_row + rows_left - 1) / rows.cells;
-    int32_t steps =
-        rows_left + (last_lattice - first_lattice + 1) * (kReach - 1);
+    // Rows follow the lattices of the phases of the images, one after the other.
+    const int32_t first_lattice = rows.cells.Quotient(first_row);
+    const int32_t steps =
+        rows_left +
+        (rows.cells.Quotient(first_row + rows_left - 1) - first_lattice + 1) *
+            (kReach - 1);
     // Where the next rows to be loaded are, and how many of the gradient are
     // left here.
-    int32_t phase = first_lattice % rows.phases;
-    int32_t image = first_lattice / rows.phases;
+    int32_t image = rows.phases.Quotient(first_lattice);
+    int32_t phase = first_lattice - image * rows.phases.divisor;
     const char* source;
     const char* from;
     int32_t in_row, left, missing;
     const auto start_phase = [&](int32_t cell) {
-      left = cell + rows_left < rows.cells ? rows_left : rows.cells - cell;
+      left = cell + rows_left < rows.cells.divisor ? rows_left
+                                                 : rows.cells.divisor - cell;
       rows_left -= left;
       const int32_t out_row = phase + cell * rows.out_step;
       // Some phases are one shorter.
@@ -217,7 +246,7 @@ __global__ void __launch_bounds__(kMarchThreads,
       from = reinterpret_cast<const char*>(
           gradient + image * view.output.image + out_row * view.output.row);
     };
-    start_phase(first_row % rows.cells);
+    start_phase(first_row - first_lattice * rows.cells.divisor);
     const auto load = [](Pixel* to, const char* at, unsigned inside) {
       if constexpr (kStages == 0) {
         *to = Pixel();
@@ -248,7 +277,7 @@ __global__ void __launch_bounds__(kMarchThreads,
         in_row += rows.in_step;
       }
       if (--left == 1 - kReach) {
-        if (++phase == rows.phases) {
+        if (++phase == rows.phases.divisor) {
           phase = 0;
           ++image;
         }
@@ -260,73 +289,72 @@ __global__ void __launch_bounds__(kMarchThreads,
 
     Pixel* const slots = reinterpret_cast<Pixel*>(dynamic_shared) + thread;
     constexpr int kStage = kPixels * kMarchThreads;
-#pragma unroll 1
-    for (int i = 0; i < kStages - 1; ++i) {
-      load_rows(slots + i * kStage, kMarchThreads);
-      FinishCopyGroup();
-    }
-    Pixel* slot = slots;
-    Pixel* next_slot = slots + (kStages - 1) * kStage;
+    Pixel* slot = slots + kStage;
+    Pixel* next_slot = slots;
 
-    Accumulator<T> values[kReach][kColumns][kChannels] = {};
-    for (; steps > 0; steps -= kReach) {
-      // The newest row of the gradient takes the oldest's place.
-#pragma unroll
-      for (int newest = 0; newest < kReach; ++newest) {
-        Pixel at_hand[kPixels];
-        if constexpr (kStages == 0) {
-          load_rows(at_hand, 1);
-        } else {
-          WaitForCopies<(kStages > 2 ? kStages - 2 : 0)>();
-          load_rows(next_slot, kMarchThreads);
-          FinishCopyGroup();
+    Accumulator<T> values[kReach][kColumns][kChannels] = {};  // newest first
+    // A loop of few instructions: loading those, too, takes its time.
+#pragma unroll 1
+    for (int32_t step = kStages == 0 ? 0 : 1 - kStages; step < steps; ++step) {
+      Pixel at_hand[kPixels];
+      if constexpr (kStages == 0) {
+        load_rows(at_hand, 1);
+      } else {
+        WaitForCopies<kStages - 2>();
+        load_rows(next_slot, kMarchThreads);
+        FinishCopyGroup();
+        if (step >= 0) {
 #pragma unroll
           for (int i = 0; i < kPixels; ++i) {
             at_hand[i] = slot[i * kMarchThreads];
           }
-          next_slot = slot;
-          slot += kStage;
-          if (slot == slots + kStages * kStage) slot = slots;
         }
+        next_slot = slot;
+        slot += kStage;
+        if (slot == slots + kStages * kStage) slot = slots;
+        if (step < 0) continue;
+      }
+#pragma unroll
+      for (int age = kReach - 1; age >= 0; --age) {
 #pragma unroll
         for (int u = 0; u < kColumns; ++u) {
 #pragma unroll
           for (int c = 0; c < kChannels; ++c) {
-            values[newest][u][c] = Widen(at_hand[u].elements[c]);
+            values[age][u][c] = age > 0 ? values[age - 1][u][c]
+                                        : Widen(at_hand[u].elements[c]);
           }
         }
+      }
 #pragma unroll
-        for (int q = 0; q < kStride; ++q) {
+      for (int q = 0; q < kStride; ++q) {
 #pragma unroll
-          for (int w = 0; w < kWindow; ++w) {
-            Accumulator<T> pixel[kChannels];
+        for (int w = 0; w < kWindow; ++w) {
+          Accumulator<T> pixel[kChannels];
 #pragma unroll
-            for (int c = 0; c < kChannels; ++c) {
-              pixel[c] =
-                  Widen(at_hand[kColumns + q * kWindow + w].elements[c]);
-            }
+          for (int c = 0; c < kChannels; ++c) {
+            pixel[c] = Widen(at_hand[kColumns + q * kWindow + w].elements[c]);
+          }
 #pragma unroll
-            for (int age = 0; age < kReach; ++age) {
-              const int r = q + kStride * age;
-              if (r >= kSize) continue;
-              const int of_age = (newest - age + kReach) % kReach;
+          for (int age = 0; age < kReach; ++age) {
+            const int r = q + kStride * age;
+            if (r >= kSize) continue;
 #pragma unroll
-              for (int u = 0; u < kColumns; ++u) {
-                const int s = w - u * kStride;
-                if (s < 0 || s >= kSize) continue;
+            for (int u = 0; u < kColumns; ++u) {
+              const int s = w - u * kStride;
+              if (s < 0 || s >= kSize) continue;
 #pragma unroll
-                for (int c = 0; c < kChannels; ++c) {
-                  sums[r][s][c] += pixel[c] * values[of_age][u][c];
-                }
+              for (int c = 0; c < kChannels; ++c) {
+                sums[r][s][c] += pixel[c] * values[age][u][c];
               }
             }
           }
         }
       }
     }
-    WaitForCopies<0>();
+    if constexpr (kStages > 0) WaitForCopies<0>();
   }
 
+  LetSecondStageStart();
   bool again = false;
 #pragma unroll
   for (int r = 0; r < kSize; ++r) {
@@ -351,9 +379,10 @@ __global__ void __launch_bounds__(kMarchThreads,
     for (int32_t i = 0; i < view.rows_per_march * kColumns; ++i) {
       const int32_t at_row = first_row + i / kColumns;
       if (at_row >= view.all_rows) break;
-      const int32_t row_cell = at_row % rows.cells;
-      const int32_t phase = at_row / rows.cells % rows.phases;
-      const int64_t image = at_row / rows.cells / rows.phases;
+      const int32_t row_cell = at_row % rows.cells.divisor;
+      const int32_t lattice = at_row / rows.cells.divisor;
+      const int32_t phase = lattice % rows.phases.divisor;
+      const int64_t image = lattice / rows.phases.divisor;
       const int32_t u = i % kColumns;
       const int32_t out_row = phase + row_cell * rows.out_step;
       if (out_row >= rows.out || first_out + u * cols.out_step >= cols.out) {
@@ -385,21 +414,36 @@ __global__ void __launch_bounds__(kMarchThreads,
     }
   }
 
-  // Tap row by tap row, which bounds the shared memory, in two buffers by turns.
-  // Several threads share an element if there are few.
-  const int32_t width = view.lanes * kChannels;
+  // Some tap rows at a time, which bounds the shared memory. Several threads
+  // share an element if there are few.
+  constexpr int kRows = kMarchSumRows<T, kSize>;
+  const int32_t width = lanes * kChannels;
   const int32_t pitch = (view.parts + 1) * width;  // of a tap; spreads banks
-  const int32_t elements = kSize * width;
-  int32_t splits = 1;
-  while (splits < 16 && 2 * splits * elements <= kMarchThreads) splits *= 2;
-  __syncthreads();  // No row is in shared memory any more.
-  Accumulator<T>* const split_sums = shared + 2 * kSize * pitch;
+  Accumulator<T>* const split_sums = shared + kRows * kSize * pitch;
 #pragma unroll
-  for (int r = 0; r < kSize; ++r) {
-    const auto store = [&](int32_t element, Accumulator<T> sum) {
-      const int32_t row = tap_row + r;
-      const int32_t col = tap_col + element / width;
-      const int32_t to = first_channel + element % width;
+  for (int first = 0; first < kSize; first += kRows) {
+    constexpr int kMost = kRows * kSize;
+    const int taps = first + kRows <= kSize ? kMost : (kSize - first) * kSize;
+    __syncthreads();  // What was in shared memory is of no more use.
+    if (part < view.parts) {
+#pragma unroll
+      for (int t = 0; t < taps; ++t) {
+        Sums tap;
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+          tap.elements[c] = sums[first + t / kSize][t % kSize][c];
+        }
+        *reinterpret_cast<Sums*>(&shared[t * pitch + thread * kChannels]) = tap;
+      }
+    }
+    __syncthreads();
+    const int32_t elements = taps * width;
+    int32_t splits = 1;
+    while (splits < 16 && 2 * splits * elements <= kMarchThreads) splits *= 2;
+    const auto store = [&](int32_t tap, int32_t offset, Accumulator<T> sum) {
+      const int32_t row = tap_row + first + tap / kSize;
+      const int32_t col = tap_col + tap % kSize;
+      const int32_t to = first_channel + offset;
       if (row >= rows.filter || col >= cols.filter || to >= view.filter_depth) {
         return;
       }
@@ -412,27 +456,18 @@ __global__ void __launch_bounds__(kMarchThreads,
         partial[chunk * view.filter_size + at] = sum;
       }
     };
-    Accumulator<T>* const buffer = shared + r % 2 * kSize * pitch;
-    if (part < view.parts) {
-#pragma unroll
-      for (int s = 0; s < kSize; ++s) {
-        Sums tap;
-#pragma unroll
-        for (int c = 0; c < kChannels; ++c) tap.elements[c] = sums[r][s][c];
-        *reinterpret_cast<Sums*>(&buffer[s * pitch + thread * kChannels]) = tap;
-      }
-    }
-    __syncthreads();
+#pragma unroll 1
     for (int32_t i = thread; i < elements * splits; i += kMarchThreads) {
-      const int32_t element = i % elements;
-      const int32_t first = element / width * pitch + element % width;
+      const int32_t split = splits == 1 ? 0 : i / elements;
+      const int32_t element = i - split * elements;
+      const int32_t tap = view.lanes.Quotient(element / kChannels);
+      const int32_t offset = element - tap * width;
+      const Accumulator<T>* at = &shared[tap * pitch + offset];
       Accumulator<T> sum = 0;
 #pragma unroll 4
-      for (int32_t p = i / elements; p < view.parts; p += splits) {
-        sum += buffer[first + p * width];
-      }
+      for (int32_t p = split; p < view.parts; p += splits) sum += at[p * width];
       if (splits == 1) {
-        store(element, sum);
+        store(tap, offset, sum);
       } else {
         split_sums[i] = sum;
       }
@@ -444,7 +479,8 @@ __global__ void __launch_bounds__(kMarchThreads,
         for (int32_t i = 0; i < splits; ++i) {
           sum += split_sums[i * elements + thread];
         }
-        store(thread, sum);
+        const int32_t tap = view.lanes.Quotient(thread / kChannels);
+        store(tap, thread - tap * width, sum);
       }
     }
   }
@@ -480,12 +516,12 @@ inline int MarchSize(const FilterGradientView& view) {
 inline void CutIntoMarches(int64_t chunks, MarchPlan* plan) {
   MarchView& view = plan->view;
   view.chunks = static_cast<int32_t>(chunks);
-  const int64_t cuts = chunks * view.parts / view.col_tasks;  // of the rows
+  const int64_t cuts = chunks * view.parts / view.col_tasks.divisor;  // of the rows
   view.rows_per_march = static_cast<int32_t>(CeilDiv(view.all_rows, cuts));
   view.marches = static_cast<int32_t>(
-      view.col_tasks * CeilDiv(view.all_rows, view.rows_per_march));
-  view.blocks = chunks * view.channel_blocks * view.rows.tap_blocks *
-                view.cols.tap_blocks;
+      view.col_tasks.divisor * CeilDiv(view.all_rows, view.rows_per_march));
+  view.blocks = chunks * view.channel_blocks * view.rows.tap_blocks.divisor *
+                view.cols.tap_blocks.divisor;
 }
 
 // `vectors`: operands are aligned to whole vectors of channels.
@@ -501,28 +537,28 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
   if (!plan.vectors) plan.tile = SingleTile(plan.size, element_bytes);
   const auto axis = [&](const GpuConvAxis& axis) {
     MarchAxis to;
-    const bool by_one = axis.stride == 1;
-    const int64_t phases = by_one ? axis.dilation : 1;
+    const int64_t phases = axis.stride == 1 ? axis.dilation : 1;
     to.in = static_cast<int32_t>(axis.in);
     to.out = static_cast<int32_t>(axis.out);
     to.filter = static_cast<int32_t>(axis.filter);
-    to.phases = static_cast<int32_t>(phases < axis.out ? phases : axis.out);
-    to.cells = static_cast<int32_t>(CeilDiv(axis.out, phases));
+    to.phases = MakeDivisor(phases < axis.out ? phases : axis.out);
+    to.cells = MakeDivisor(CeilDiv(axis.out, phases));
     to.in_start = static_cast<int32_t>(-axis.pad_before);
     to.in_step = static_cast<int32_t>(axis.dilation);
     to.out_step = static_cast<int32_t>(phases);
-    to.tap_blocks = static_cast<int32_t>(CeilDiv(axis.filter, plan.size));
+    to.tap_blocks = MakeDivisor(CeilDiv(axis.filter, plan.size));
     return to;
   };
   MarchView& view = plan.view;
   view.rows = axis(from.rows);
   view.cols = axis(from.cols);
-  view.all_rows =
-      static_cast<int32_t>(from.batch * view.rows.phases * view.rows.cells);
-  view.col_tasks = static_cast<int32_t>(
-      view.cols.phases * CeilDiv(view.cols.cells, plan.tile.columns));
+  view.all_rows = static_cast<int32_t>(
+      from.batch * view.rows.phases.divisor * view.rows.cells.divisor);
+  view.col_tasks =
+      MakeDivisor(view.cols.phases.divisor *
+                  CeilDiv(view.cols.cells.divisor, plan.tile.columns));
   view.filter_depth = static_cast<int32_t>(from.filter_depth);
-  view.multiplier = static_cast<int32_t>(from.multiplier);
+  view.multiplier = MakeDivisor(from.multiplier);
   view.filter_size = from.filter_size;
   view.input = from.input;
   view.output = from.output;
@@ -541,8 +577,8 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
       from.channels_last ? kLineBytes / (plan.tile.channels * element_bytes) : 1;
   const int64_t groups = from.filter_depth / plan.tile.channels;
   view.channel_blocks = static_cast<int32_t>(CeilDiv(groups, most_lanes));
-  view.lanes = static_cast<int32_t>(CeilDiv(groups, view.channel_blocks));
-  view.parts = kMarchThreads / view.lanes;
+  view.lanes = MakeDivisor(CeilDiv(groups, view.channel_blocks));
+  view.parts = kMarchThreads / view.lanes.divisor;
   return plan;
 }
 
@@ -563,14 +599,14 @@ inline int64_t MarchChunks(const FilterGradientView& view,
   MarchPlan plan = PlanMarches(view, element_bytes, true);
   const int64_t wave =
       kMultiprocessors * plan.tile.blocks;
-  const int64_t fewest = CeilDiv(plan.view.col_tasks, plan.view.parts);
+  const int64_t fewest = CeilDiv(plan.view.col_tasks.divisor, plan.view.parts);
   int64_t best = fewest, least = 0;
   for (int64_t chunks = fewest;; ++chunks) {
     CutIntoMarches(chunks, &plan);
     const int64_t waves = CeilDiv(plan.view.blocks, wave);
     if (chunks > fewest &&
         (waves > kMostWaves || chunks * plan.view.parts >
-                                   int64_t{plan.view.col_tasks} *
+                                   int64_t{plan.view.col_tasks.divisor} *
                                        plan.view.all_rows)) {
       break;
     }
@@ -619,9 +655,10 @@ cudaError_t LaunchMarches(const MarchPlan& plan, const void* input,
                           const void* gradient, void* filter_gradient,
                           void* workspace, cudaStream_t stream) {
   const MarchView& view = plan.view;
-  const int64_t width = view.lanes * plan.tile.channels;
+  const int64_t width = view.lanes.divisor * plan.tile.channels;
   const int64_t sums_bytes =
-      (2 * kSize * (view.parts + 1) * width + kMarchThreads) *
+      (kMarchSumRows<T, kSize> * kSize * (view.parts + 1) * width +
+       kMarchThreads) *
       static_cast<int64_t>(sizeof(Accumulator<T>));
   const int64_t window = (plan.tile.columns - 1) * kStride + kSize;
   const int64_t slots_bytes =
@@ -630,8 +667,8 @@ cudaError_t LaunchMarches(const MarchPlan& plan, const void* input,
   return Launch(plan.vectors ? FilterGradientRolling<T, kSize, kStride, true>
                              : FilterGradientRolling<T, kSize, kStride, false>,
                 dim3(static_cast<unsigned>(view.channel_blocks),
-                     static_cast<unsigned>(view.rows.tap_blocks *
-                                           view.cols.tap_blocks),
+                     static_cast<unsigned>(view.rows.tap_blocks.divisor *
+                                           view.cols.tap_blocks.divisor),
                      static_cast<unsigned>(view.chunks)),
                 kMarchThreads,
                 slots_bytes > sums_bytes ? slots_bytes : sums_bytes,

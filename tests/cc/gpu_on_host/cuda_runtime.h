@@ -33,12 +33,34 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 
 using cudaStream_t = struct CUstream_st*;
 
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeProgrammaticStreamSerialization
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  const cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
+
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 9;
+  return cudaSuccess;
+}
 
 // Of the thread that runs now.
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
