@@ -78,7 +78,6 @@ struct MarchView {
   int32_t filter_depth;
   Divisor multiplier;
   int64_t filter_size;
-  int64_t blocks;
   ImageStrides input;
   ImageStrides output;
   // In bytes.
@@ -92,7 +91,7 @@ struct MarchView {
 inline constexpr int kMarchThreads = 128;
 
 #if !defined(VAR)
-#define T3F 4, 2, 3, 4
+#define T3F 4, 4, 2, 3
 #define T3H 4, 4, 3, 3
 #define T5 3
 #elif VAR == 2
@@ -108,7 +107,9 @@ inline constexpr int kMarchThreads = 128;
 struct MarchTile {
   int channels;
   int columns;
-  int stages;  // rows at hand or on their way; 0: none is loaded in advance
+  // Steps at hand or on their way in shared memory; 0: the next is on its way
+  // to registers.
+  int stages;
   int blocks;  // of a multiprocessor
 };
 
@@ -292,13 +293,17 @@ __global__ void __launch_bounds__(kMarchThreads,
     Pixel* slot = slots + kStage;
     Pixel* next_slot = slots;
 
+    Pixel coming[kPixels];
+    if constexpr (kStages == 0) load_rows(coming, 1);
     Accumulator<T> values[kReach][kColumns][kChannels] = {};  // newest first
     // A loop of few instructions: loading those, too, takes its time.
 #pragma unroll 1
     for (int32_t step = kStages == 0 ? 0 : 1 - kStages; step < steps; ++step) {
       Pixel at_hand[kPixels];
       if constexpr (kStages == 0) {
-        load_rows(at_hand, 1);
+#pragma unroll
+        for (int i = 0; i < kPixels; ++i) at_hand[i] = coming[i];
+        load_rows(coming, 1);
       } else {
         WaitForCopies<kStages - 2>();
         load_rows(next_slot, kMarchThreads);
@@ -512,16 +517,18 @@ inline int MarchSize(const FilterGradientView& view) {
   return best;
 }
 
-// Marches for so many chunks.
-inline void CutIntoMarches(int64_t chunks, MarchPlan* plan) {
-  MarchView& view = plan->view;
-  view.chunks = static_cast<int32_t>(chunks);
-  const int64_t cuts = chunks * view.parts / view.col_tasks.divisor;  // of the rows
-  view.rows_per_march = static_cast<int32_t>(CeilDiv(view.all_rows, cuts));
-  view.marches = static_cast<int32_t>(
-      view.col_tasks.divisor * CeilDiv(view.all_rows, view.rows_per_march));
-  view.blocks = chunks * view.channel_blocks * view.rows.tap_blocks.divisor *
-                view.cols.tap_blocks.divisor;
+// Marches of so many rows.
+inline void CutIntoMarches(int64_t rows, MarchView* view) {
+  view->rows_per_march = static_cast<int32_t>(rows);
+  view->marches = static_cast<int32_t>(view->col_tasks.divisor *
+                                       CeilDiv(view->all_rows, rows));
+  view->chunks = static_cast<int32_t>(CeilDiv(view->marches, view->parts));
+}
+
+// The rows of a march that make at most so many chunks, or as few as can be.
+inline int64_t RowsOfChunks(int64_t chunks, const MarchView& view) {
+  const int64_t cuts = chunks * view.parts / view.col_tasks.divisor;
+  return cuts > 1 ? CeilDiv(view.all_rows, cuts) : view.all_rows;
 }
 
 // `vectors`: operands are aligned to whole vectors of channels.
@@ -586,38 +593,73 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
 #define WAVES 4
 #endif
 #ifndef FIXED
-#define FIXED 4
+#define FIXED 6
 #endif
-
-// The chunks that take a large GPU least time: it holds so many blocks at once,
-// and each has to march down its rows, to begin and to end.
-inline int64_t MarchChunks(const FilterGradientView& view,
-                           int64_t element_bytes) {
+// Cuts into the marches that take a large GPU least time: it holds so many
+// blocks at once, and each has to march down its rows, to begin and to end.
+inline void ChooseMarches(MarchPlan* plan) {
   constexpr int64_t kMultiprocessors = 132;
   constexpr int64_t kMostWaves = WAVES;
-  constexpr int64_t kFixedRows = FIXED;  // what beginning and ending cost
-  MarchPlan plan = PlanMarches(view, element_bytes, true);
-  const int64_t wave =
-      kMultiprocessors * plan.tile.blocks;
-  const int64_t fewest = CeilDiv(plan.view.col_tasks.divisor, plan.view.parts);
-  int64_t best = fewest, least = 0;
-  for (int64_t chunks = fewest;; ++chunks) {
-    CutIntoMarches(chunks, &plan);
-    const int64_t waves = CeilDiv(plan.view.blocks, wave);
-    if (chunks > fewest &&
-        (waves > kMostWaves || chunks * plan.view.parts >
-                                   int64_t{plan.view.col_tasks.divisor} *
-                                       plan.view.all_rows)) {
-      break;
-    }
+  constexpr int64_t kFixedSteps = FIXED;  // what beginning and ending cost
+  MarchView& view = plan->view;
+  const int64_t cells = view.rows.cells.divisor;
+  const int64_t blocks_per_chunk = view.channel_blocks *
+                                   view.rows.tap_blocks.divisor *
+                                   view.cols.tap_blocks.divisor;
+  const int64_t wave = kMultiprocessors * plan->tile.blocks;
+  int64_t best = view.all_rows, least = 0;
+  const auto consider = [&](int64_t rows) {
+    CutIntoMarches(rows, &view);
+    const int64_t waves = CeilDiv(view.chunks * blocks_per_chunk, wave);
+    // The lattices that such a march touches, at most; it has to leave each.
+    const int64_t lattices = rows % cells == 0   ? rows / cells
+                             : cells % rows == 0 ? 1
+                                                 : (rows - 2) / cells + 2;
     const int64_t cost =
-        waves * (plan.view.rows_per_march + plan.size + kFixedRows);
-    if (chunks == fewest || cost < least) {
-      best = chunks;
+        waves * (rows + lattices * (plan->size - 1) + kFixedSteps);
+    if (least == 0 || cost < least) {
+      best = rows;
       least = cost;
     }
+  };
+  for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
+    const int64_t rows = RowsOfChunks(waves * wave / blocks_per_chunk, view);
+    consider(rows);
+    // The same in whole images, or whole pieces of one.
+    if (rows >= cells) {
+      const int64_t whole = CeilDiv(rows, cells) * cells;
+      if (whole <= view.all_rows) consider(whole);
+    } else {
+      int64_t piece = rows;
+      while (cells % piece != 0) ++piece;
+      consider(piece);
+    }
   }
-  return best;
+  CutIntoMarches(best, &view);
+}
+
+// `aligned`: so are the operands, to whole vectors.
+inline MarchPlan ChooseMarches(const FilterGradientView& view,
+                               int64_t element_bytes, bool aligned) {
+  MarchPlan plan = PlanMarches(view, element_bytes, true);
+  ChooseMarches(&plan);
+  if (aligned || !plan.vectors) return plan;
+  // As good as may be with that workspace.
+  const int64_t chunks = plan.view.chunks;
+  plan = PlanMarches(view, element_bytes, false);
+  CutIntoMarches(RowsOfChunks(chunks, plan.view), &plan.view);
+  return plan;
+}
+
+// The partial sums for which there has to be room, whatever the operands'
+// alignment. A single chunk needs none.
+inline int64_t MarchChunks(const FilterGradientView& view,
+                           int64_t element_bytes) {
+  const int64_t chunks =
+      ChooseMarches(view, element_bytes, true).view.chunks;
+  const int64_t unaligned =
+      ChooseMarches(view, element_bytes, false).view.chunks;
+  return chunks > unaligned ? chunks : unaligned;
 }
 
 // The same stride along both axes, either 1 with any dilation or 2 without;
@@ -683,12 +725,11 @@ cudaError_t LaunchFilterGradientRolling(const FilterGradientView& view,
                                         const void* input, const void* gradient,
                                         void* filter_gradient, void* workspace,
                                         cudaStream_t stream) {
-  MarchPlan plan = PlanMarches(view, sizeof(T), true);
+  MarchPlan plan = ChooseMarches(view, sizeof(T), true);
   const int64_t bytes = plan.tile.channels * sizeof(T);
   if (!IsAligned(input, bytes) || !IsAligned(gradient, bytes)) {
-    plan = PlanMarches(view, sizeof(T), false);
+    plan = ChooseMarches(view, sizeof(T), false);
   }
-  CutIntoMarches(view.num_chunks, &plan);
   const bool by_one = view.rows.stride == 1;
   const auto launch =
       plan.size == 3   ? (by_one ? LaunchMarches<T, 3, 1> : LaunchMarches<T, 3, 2>)
@@ -696,8 +737,10 @@ cudaError_t LaunchFilterGradientRolling(const FilterGradientView& view,
                        : LaunchMarches<T, 7, 1>;
   const cudaError_t error =
       launch(plan, input, gradient, filter_gradient, workspace, stream);
-  if (error != cudaSuccess || view.num_chunks == 1) return error;
-  return LaunchAddPartialSums<T>(view, workspace, filter_gradient, stream);
+  if (error != cudaSuccess || plan.view.chunks == 1) return error;
+  FilterGradientView chunks = view;
+  chunks.num_chunks = plan.view.chunks;
+  return LaunchAddPartialSums<T>(chunks, workspace, filter_gradient, stream);
 }
 
 }  // namespace tf_dwgrad
