@@ -25,7 +25,7 @@ __device__ inline void WaitForFirstStage() {
 #endif
 }
 
-inline constexpr int kSumColumns = 32;  // filter elements of a block
+inline constexpr int kSumColumns = 32;    // filter elements of a block
 inline constexpr int kMostSumParts = 32;  // threads that share an element
 
 template <typename T>
@@ -70,9 +70,6 @@ __global__ void __launch_bounds__(kSumColumns* kMostSumParts)
 }
 
 inline bool CanLaunchEarly() {
-#ifdef NOPDL
-  return false;
-#endif
   int device = 0, major = 0;
   return cudaGetDevice(&device) == cudaSuccess &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
@@ -85,8 +82,9 @@ cudaError_t LaunchAddPartialSums(const FilterGradientView& view,
                                  const void* partial, void* filter_gradient,
                                  cudaStream_t stream) {
   const int64_t blocks = CeilDiv(view.filter_size, kSumColumns);
+  // A few chunks for each.
   int parts = 1;
-  while (parts < kMostSumParts && 2 * parts <= view.num_chunks) parts *= 2;
+  while (parts < kMostSumParts && 4 * parts < view.num_chunks) parts *= 2;
   cudaLaunchConfig_t config = {};
   config.gridDim = GridOf(blocks);
   config.blockDim = dim3(kSumColumns * parts);

@@ -90,19 +90,10 @@ struct MarchView {
 
 inline constexpr int kMarchThreads = 128;
 
-#if !defined(VAR)
-#define T3F 4, 4, 2, 3
-#define T3H 4, 4, 3, 3
-#define T5 3
-#elif VAR == 2
-#define T3F 4, 2, 4, 4
-#define T3H 4, 2, 4, 4
-#define T5 4
-#elif VAR == 3
-#define T3F 4, 4, 2, 3
-#define T3H 4, 4, 4, 3
-#define T5 2
-#endif
+// What the lanes of a warp are: vectors of neighbouring channels, single
+// channels, or, where channels come first, columns.
+enum class MarchLanes { kVectors, kChannels, kColumns };
+
 // What a thread owns and what a multiprocessor holds of them without spills.
 struct MarchTile {
   int channels;
@@ -113,54 +104,44 @@ struct MarchTile {
   int blocks;  // of a multiprocessor
 };
 
-constexpr MarchTile SingleTile(int size, int64_t element_bytes) {
-  return {1, 1, 0, element_bytes == 8 ? 3 : size == 3 ? 8 : size == 5 ? 5 : 3};
-}
-constexpr MarchTile VectorTile(int size, int stride, int64_t element_bytes) {
-  if (stride == 2) {
-    switch (element_bytes) {
-      case 8:
-        return size == 3 ? MarchTile{2, 2, 2, 4} : MarchTile{1, 2, 3, 3};
-      case 4:
-        return size == 3 ? MarchTile{4, 2, 2, 4} : MarchTile{2, 2, 3, 3};
-      default:
-        return size == 3 ? MarchTile{4, 2, 3, 4} : MarchTile{2, 4, 3, 3};
-    }
+// As large as the registers hold, and copies of 4 bytes at least. Shared memory
+// is 48 KB at most, which needs no permission.
+constexpr MarchTile TileOf(MarchLanes lanes, int size, int stride,
+                           int64_t element_bytes) {
+  const bool wide = element_bytes == 8;
+  const int stages = element_bytes < 4 ? 0 : 3;  // of single channels
+  if (lanes == MarchLanes::kColumns) {
+    return {1, 1, 0, wide ? 3 : size == 3 ? 8 : size == 5 ? 5 : 3};
   }
-  switch (element_bytes) {
-    case 8:
-      return size == 3   ? MarchTile{2, 2, 3, 4}
-             : size == 5 ? MarchTile{1, 4, 3, 3}
-                         : MarchTile{1, 2, 3, 2};
-    case 4:
-      return size == 3   ? MarchTile{T3F}
-             : size == 5 ? MarchTile{2, 4, T5, 3}
-                         : MarchTile{1, 7, 3, 3};
-    default:
-      return size == 3   ? MarchTile{T3H}
-             : size == 5 ? MarchTile{2, 4, T5, 3}
-                         : MarchTile{1, 7, 0, 3};  // too small to copy
+  if (size == 7) return {1, wide ? 2 : 7, stages, wide ? 2 : 3};
+  if (lanes == MarchLanes::kChannels) {
+    return {1, stride == 2 ? 2 : 4, stages, wide ? 3 : size == 3 ? 5 : 4};
   }
+  if (size == 5) {
+    if (wide) return {1, stride == 2 ? 2 : 4, 3, 3};
+    return {2, stride == 2 && element_bytes == 4 ? 2 : 4, 3, 3};
+  }
+  if (wide) return {2, 2, stride == 2 ? 2 : 3, 4};
+  if (stride == 2) return {4, 2, element_bytes == 4 ? 2 : 3, 4};
+  return {4, 4, element_bytes == 4 ? 2 : 3, 3};
 }
-template <typename T, int kSize, int kStride, bool kVectors>
-constexpr MarchTile kMarchTile = kVectors
-                                     ? VectorTile(kSize, kStride, sizeof(T))
-                                     : SingleTile(kSize, sizeof(T));
+template <typename T, MarchLanes kLanes, int kSize, int kStride>
+constexpr MarchTile kMarchTile = TileOf(kLanes, kSize, kStride, sizeof(T));
 
-// The tap rows whose sums are added up at a time.
+// The taps whose sums are added up at a time.
 template <typename T, int kSize>
-constexpr int kMarchSumRows = kSize == 7 && sizeof(T) == 8 ? 4 : kSize;
+constexpr int kTapsAtOnce = kSize == 7 && sizeof(T) == 8 ? 25 : kSize * kSize;
 
-template <typename T, int kSize, int kStride, bool kVectors>
+template <typename T, MarchLanes kLanes, int kSize, int kStride>
 __global__ void __launch_bounds__(kMarchThreads,
-                                  kMarchTile<T, kSize, kStride, kVectors>.blocks)
+                                  kMarchTile<T, kLanes, kSize, kStride>.blocks)
     FilterGradientRolling(MarchView view, const T* __restrict__ input,
                           const T* __restrict__ gradient,
                           Accumulator<T>* __restrict__ partial,
                           T* __restrict__ filter_gradient) {
-  constexpr int kChannels = kMarchTile<T, kSize, kStride, kVectors>.channels;
-  constexpr int kColumns = kMarchTile<T, kSize, kStride, kVectors>.columns;
-  constexpr int kStages = kMarchTile<T, kSize, kStride, kVectors>.stages;
+  constexpr int kChannels = kMarchTile<T, kLanes, kSize, kStride>.channels;
+  constexpr int kColumns = kMarchTile<T, kLanes, kSize, kStride>.columns;
+  constexpr int kStages = kMarchTile<T, kLanes, kSize, kStride>.stages;
   using Pixel = Vector<T, kChannels>;
   using Sums = Vector<Accumulator<T>, kChannels>;
   constexpr int kReach = (kSize + kStride - 1) / kStride;  // rows of gradient
@@ -186,8 +167,8 @@ __global__ void __launch_bounds__(kMarchThreads,
       (tap_block - tap_block_row * cols.tap_blocks.divisor) * kSize;
   const int32_t chunk = static_cast<int32_t>(blockIdx.z);
   const int32_t march = chunk * view.parts + part;
-  const bool busy = part < view.parts && march < view.marches &&
-                    channel < view.filter_depth;
+  const bool busy =
+      part < view.parts && march < view.marches && channel < view.filter_depth;
 
   // The march: its columns never change.
   const int32_t cut = view.col_tasks.Quotient(march);
@@ -221,7 +202,8 @@ __global__ void __launch_bounds__(kMarchThreads,
 
     int32_t rows_left = view.all_rows - first_row;
     if (rows_left > view.rows_per_march) rows_left = view.rows_per_march;
-    // Rows follow the lattices of the phases of the images, one after the other.
+    // Rows follow the lattices of the phases of the images, one after the
+    // other.
     const int32_t first_lattice = rows.cells.Quotient(first_row);
     const int32_t steps =
         rows_left +
@@ -236,14 +218,14 @@ __global__ void __launch_bounds__(kMarchThreads,
     int32_t in_row, left, missing;
     const auto start_phase = [&](int32_t cell) {
       left = cell + rows_left < rows.cells.divisor ? rows_left
-                                                 : rows.cells.divisor - cell;
+                                                   : rows.cells.divisor - cell;
       rows_left -= left;
       const int32_t out_row = phase + cell * rows.out_step;
       // Some phases are one shorter.
       missing = out_row + (left - 1) * rows.out_step >= rows.out;
       in_row = in_start_row + phase + cell * kStride * rows.in_step;
-      source = reinterpret_cast<const char*>(
-          input + image * view.input.image + in_row * view.input.row);
+      source = reinterpret_cast<const char*>(input + image * view.input.image +
+                                             in_row * view.input.row);
       from = reinterpret_cast<const char*>(
           gradient + image * view.output.image + out_row * view.output.row);
     };
@@ -325,8 +307,8 @@ __global__ void __launch_bounds__(kMarchThreads,
         for (int u = 0; u < kColumns; ++u) {
 #pragma unroll
           for (int c = 0; c < kChannels; ++c) {
-            values[age][u][c] = age > 0 ? values[age - 1][u][c]
-                                        : Widen(at_hand[u].elements[c]);
+            values[age][u][c] =
+                age > 0 ? values[age - 1][u][c] : Widen(at_hand[u].elements[c]);
           }
         }
       }
@@ -419,35 +401,36 @@ __global__ void __launch_bounds__(kMarchThreads,
     }
   }
 
-  // Some tap rows at a time, which bounds the shared memory. Several threads
-  // share an element if there are few.
-  constexpr int kRows = kMarchSumRows<T, kSize>;
+  // Some taps at a time, which bounds the shared memory. Several threads share
+  // an element if there are few.
+  constexpr int kMostTaps = kTapsAtOnce<T, kSize>;
   const int32_t width = lanes * kChannels;
   const int32_t pitch = (view.parts + 1) * width;  // of a tap; spreads banks
-  Accumulator<T>* const split_sums = shared + kRows * kSize * pitch;
+  Accumulator<T>* const split_sums = shared + kMostTaps * pitch;
 #pragma unroll
-  for (int first = 0; first < kSize; first += kRows) {
-    constexpr int kMost = kRows * kSize;
-    const int taps = first + kRows <= kSize ? kMost : (kSize - first) * kSize;
+  for (int first = 0; first < kSize * kSize; first += kMostTaps) {
     __syncthreads();  // What was in shared memory is of no more use.
     if (part < view.parts) {
 #pragma unroll
-      for (int t = 0; t < taps; ++t) {
+      for (int t = 0; t < kMostTaps; ++t) {
+        if (first + t >= kSize * kSize) continue;
         Sums tap;
 #pragma unroll
         for (int c = 0; c < kChannels; ++c) {
-          tap.elements[c] = sums[first + t / kSize][t % kSize][c];
+          tap.elements[c] = sums[(first + t) / kSize][(first + t) % kSize][c];
         }
         *reinterpret_cast<Sums*>(&shared[t * pitch + thread * kChannels]) = tap;
       }
     }
     __syncthreads();
+    const int taps =
+        first + kMostTaps < kSize * kSize ? kMostTaps : kSize * kSize - first;
     const int32_t elements = taps * width;
     int32_t splits = 1;
     while (splits < 16 && 2 * splits * elements <= kMarchThreads) splits *= 2;
     const auto store = [&](int32_t tap, int32_t offset, Accumulator<T> sum) {
-      const int32_t row = tap_row + first + tap / kSize;
-      const int32_t col = tap_col + tap % kSize;
+      const int32_t row = tap_row + (first + tap) / kSize;
+      const int32_t col = tap_col + (first + tap) % kSize;
       const int32_t to = first_channel + offset;
       if (row >= rows.filter || col >= cols.filter || to >= view.filter_depth) {
         return;
@@ -494,7 +477,7 @@ __global__ void __launch_bounds__(kMarchThreads,
 // How a problem is cut; the squares of taps are of size `size`.
 struct MarchPlan {
   int size;
-  bool vectors;  // of channels; otherwise single ones
+  MarchLanes lanes;
   MarchTile tile;
   MarchView view;
 };
@@ -536,12 +519,17 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
                              int64_t element_bytes, bool vectors) {
   MarchPlan plan;
   plan.size = MarchSize(from);
-  const int64_t multiplier = from.multiplier;
-  plan.tile = VectorTile(plan.size, static_cast<int>(from.rows.stride), element_bytes);
-  plan.vectors = vectors && from.channels_last &&
-                 from.filter_depth % plan.tile.channels == 0 &&
-                 (plan.tile.channels == 1 || multiplier == 1);
-  if (!plan.vectors) plan.tile = SingleTile(plan.size, element_bytes);
+  const auto use = [&](MarchLanes lanes) {
+    plan.lanes = lanes;
+    plan.tile = TileOf(lanes, plan.size, static_cast<int>(from.rows.stride),
+                       element_bytes);
+  };
+  use(from.channels_last ? MarchLanes::kVectors : MarchLanes::kColumns);
+  if (from.channels_last &&
+      (!vectors || from.filter_depth % plan.tile.channels != 0 ||
+       (plan.tile.channels > 1 && from.multiplier > 1))) {
+    use(MarchLanes::kChannels);
+  }
   const auto axis = [&](const GpuConvAxis& axis) {
     MarchAxis to;
     const int64_t phases = axis.stride == 1 ? axis.dilation : 1;
@@ -559,8 +547,8 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
   MarchView& view = plan.view;
   view.rows = axis(from.rows);
   view.cols = axis(from.cols);
-  view.all_rows = static_cast<int32_t>(
-      from.batch * view.rows.phases.divisor * view.rows.cells.divisor);
+  view.all_rows = static_cast<int32_t>(from.batch * view.rows.phases.divisor *
+                                       view.rows.cells.divisor);
   view.col_tasks =
       MakeDivisor(view.cols.phases.divisor *
                   CeilDiv(view.cols.cells.divisor, plan.tile.columns));
@@ -581,7 +569,8 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
   // them, neighbouring columns share a block and its cache.
   constexpr int64_t kLineBytes = 128;
   const int64_t most_lanes =
-      from.channels_last ? kLineBytes / (plan.tile.channels * element_bytes) : 1;
+      from.channels_last ? kLineBytes / (plan.tile.channels * element_bytes)
+                         : 1;
   const int64_t groups = from.filter_depth / plan.tile.channels;
   view.channel_blocks = static_cast<int32_t>(CeilDiv(groups, most_lanes));
   view.lanes = MakeDivisor(CeilDiv(groups, view.channel_blocks));
@@ -589,18 +578,12 @@ inline MarchPlan PlanMarches(const FilterGradientView& from,
   return plan;
 }
 
-#ifndef WAVES
-#define WAVES 4
-#endif
-#ifndef FIXED
-#define FIXED 6
-#endif
 // Cuts into the marches that take a large GPU least time: it holds so many
 // blocks at once, and each has to march down its rows, to begin and to end.
 inline void ChooseMarches(MarchPlan* plan) {
   constexpr int64_t kMultiprocessors = 132;
-  constexpr int64_t kMostWaves = WAVES;
-  constexpr int64_t kFixedSteps = FIXED;  // what beginning and ending cost
+  constexpr int64_t kMostWaves = 4;
+  constexpr int64_t kFixedSteps = 6;  // what beginning and ending cost
   MarchView& view = plan->view;
   const int64_t cells = view.rows.cells.divisor;
   const int64_t blocks_per_chunk = view.channel_blocks *
@@ -643,7 +626,7 @@ inline MarchPlan ChooseMarches(const FilterGradientView& view,
                                int64_t element_bytes, bool aligned) {
   MarchPlan plan = PlanMarches(view, element_bytes, true);
   ChooseMarches(&plan);
-  if (aligned || !plan.vectors) return plan;
+  if (aligned || plan.lanes != MarchLanes::kVectors) return plan;
   // As good as may be with that workspace.
   const int64_t chunks = plan.view.chunks;
   plan = PlanMarches(view, element_bytes, false);
@@ -655,8 +638,7 @@ inline MarchPlan ChooseMarches(const FilterGradientView& view,
 // alignment. A single chunk needs none.
 inline int64_t MarchChunks(const FilterGradientView& view,
                            int64_t element_bytes) {
-  const int64_t chunks =
-      ChooseMarches(view, element_bytes, true).view.chunks;
+  const int64_t chunks = ChooseMarches(view, element_bytes, true).view.chunks;
   const int64_t unaligned =
       ChooseMarches(view, element_bytes, false).view.chunks;
   return chunks > unaligned ? chunks : unaligned;
@@ -699,25 +681,28 @@ cudaError_t LaunchMarches(const MarchPlan& plan, const void* input,
   const MarchView& view = plan.view;
   const int64_t width = view.lanes.divisor * plan.tile.channels;
   const int64_t sums_bytes =
-      (kMarchSumRows<T, kSize> * kSize * (view.parts + 1) * width +
-       kMarchThreads) *
+      (kTapsAtOnce<T, kSize> * (view.parts + 1) * width + kMarchThreads) *
       static_cast<int64_t>(sizeof(Accumulator<T>));
   const int64_t window = (plan.tile.columns - 1) * kStride + kSize;
   const int64_t slots_bytes =
       plan.tile.stages * (plan.tile.columns + kStride * window) *
       kMarchThreads * plan.tile.channels * static_cast<int64_t>(sizeof(T));
-  return Launch(plan.vectors ? FilterGradientRolling<T, kSize, kStride, true>
-                             : FilterGradientRolling<T, kSize, kStride, false>,
-                dim3(static_cast<unsigned>(view.channel_blocks),
-                     static_cast<unsigned>(view.rows.tap_blocks.divisor *
-                                           view.cols.tap_blocks.divisor),
-                     static_cast<unsigned>(view.chunks)),
-                kMarchThreads,
-                slots_bytes > sums_bytes ? slots_bytes : sums_bytes,
-                stream, view, static_cast<const T*>(input),
-                static_cast<const T*>(gradient),
-                static_cast<Accumulator<T>*>(workspace),
-                static_cast<T*>(filter_gradient));
+  const auto kernel =
+      plan.lanes == MarchLanes::kVectors
+          ? FilterGradientRolling<T, MarchLanes::kVectors, kSize, kStride>
+      : plan.lanes == MarchLanes::kChannels
+          ? FilterGradientRolling<T, MarchLanes::kChannels, kSize, kStride>
+          : FilterGradientRolling<T, MarchLanes::kColumns, kSize, kStride>;
+  return Launch(
+      kernel,
+      dim3(static_cast<unsigned>(view.channel_blocks),
+           static_cast<unsigned>(view.rows.tap_blocks.divisor *
+                                 view.cols.tap_blocks.divisor),
+           static_cast<unsigned>(view.chunks)),
+      kMarchThreads, slots_bytes > sums_bytes ? slots_bytes : sums_bytes,
+      stream, view, static_cast<const T*>(input),
+      static_cast<const T*>(gradient), static_cast<Accumulator<T>*>(workspace),
+      static_cast<T*>(filter_gradient));
 }
 
 template <typename T>
@@ -732,9 +717,11 @@ cudaError_t LaunchFilterGradientRolling(const FilterGradientView& view,
   }
   const bool by_one = view.rows.stride == 1;
   const auto launch =
-      plan.size == 3   ? (by_one ? LaunchMarches<T, 3, 1> : LaunchMarches<T, 3, 2>)
-      : plan.size == 5 ? (by_one ? LaunchMarches<T, 5, 1> : LaunchMarches<T, 5, 2>)
-                       : LaunchMarches<T, 7, 1>;
+      plan.size == 3
+          ? (by_one ? LaunchMarches<T, 3, 1> : LaunchMarches<T, 3, 2>)
+      : plan.size == 5
+          ? (by_one ? LaunchMarches<T, 5, 1> : LaunchMarches<T, 5, 2>)
+          : LaunchMarches<T, 7, 1>;
   const cudaError_t error =
       launch(plan, input, gradient, filter_gradient, workspace, stream);
   if (error != cudaSuccess || plan.view.chunks == 1) return error;

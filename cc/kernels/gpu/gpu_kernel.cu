@@ -48,8 +48,8 @@ struct FilterGradientChoice {
   const char* name;
   bool (*applies)(const FilterGradientView& view, int64_t element_bytes);
   bool (*pays)(const FilterGradientView& view, int64_t element_bytes);
-  // Cuts into chunks.
-  void (*split)(int64_t element_bytes, FilterGradientView* view);
+  // Cuts into chunks; returns for how many partial sums there has to be room.
+  int64_t (*split)(int64_t element_bytes, FilterGradientView* view);
 };
 
 constexpr FilterGradientChoice kFilterGradientChoices[] = {
@@ -58,18 +58,21 @@ constexpr FilterGradientChoice kFilterGradientChoices[] = {
      [](const FilterGradientView&, int64_t) { return true; },
      [](int64_t element_bytes, FilterGradientView* view) {
        view->num_chunks = MarchChunks(*view, element_bytes);
+       return view->num_chunks > 1 ? view->num_chunks : 0;
      }},
     {FilterGradientVariant::kStrips, "strips",
      [](const FilterGradientView& view, int64_t) { return StripsApply(view); },
      [](const FilterGradientView&, int64_t) { return true; },
      [](int64_t, FilterGradientView* view) {
        SplitIntoChunks(StripChunks(*view), view);
+       return view->num_chunks;
      }},
     {FilterGradientVariant::kGeneral, "general",
      [](const FilterGradientView&, int64_t) { return true; },
      [](const FilterGradientView&, int64_t) { return true; },
      [](int64_t, FilterGradientView* view) {
        SplitIntoChunks(GeneralChunks(*view), view);
+       return view->num_chunks;
      }},
 };
 
@@ -166,8 +169,8 @@ FilterGradientPlan PlanFilterGradient(const GpuConvProblem& problem,
   plan.workspace_bytes = 0;
   plan.choice = Choose(kFilterGradientChoices, plan.view, type, variant);
   if (plan.choice == nullptr) return plan;
-  plan.choice->split(SizeOf(type), &plan.view);
-  plan.workspace_bytes = plan.view.num_chunks * plan.view.filter_size *
+  const int64_t partial_sums = plan.choice->split(SizeOf(type), &plan.view);
+  plan.workspace_bytes = partial_sums * plan.view.filter_size *
                          (type == ElementType::kFloat64 ? 8 : 4);
   return plan;
 }
