@@ -1,11 +1,12 @@
-// The filter gradient with the sums of a square of taps in registers, straight
-// from global memory.
+// The filter gradient with the sums of a square of taps in registers.
 //
 // A thread owns a few output columns and neighbouring channels and marches down
 // the rows, through all images. Every input row of its window is loaded once
 // and multiplied with all gradient rows that it meets, which roll along in
-// registers; what the next row needs is loaded while this one is used. The
-// threads of a block add their sums through shared memory at the end.
+// registers. What the next rows need is on its way meanwhile, into slots of
+// shared memory that are the thread's own, so that registers do not limit how
+// much that is. The threads of a block add their sums through shared memory at
+// the end.
 //
 // Outside the image zeros take part, so that nothing but loads depends on
 // borders. Zero times infinity would be wrong: a thread that ends with a NaN
@@ -24,7 +25,8 @@
 
 namespace tf_dwgrad {
 
-// Divides by what is known at the launch, in fewer instructions.
+// Divides by what is known at the launch, in few instructions. Small layers are
+// over before a long kernel is in the instruction cache.
 struct Divisor {
   int64_t factor;
   int32_t divisor;
@@ -90,18 +92,18 @@ struct MarchView {
 
 inline constexpr int kMarchThreads = 128;
 
-// What the lanes of a warp are: vectors of neighbouring channels, single
-// channels, or, where channels come first, columns.
+// What neighbouring threads own: vectors of neighbouring channels, single
+// channels, or, where channels come first, single columns.
 enum class MarchLanes { kVectors, kChannels, kColumns };
 
-// What a thread owns and what a multiprocessor holds of them without spills.
+// What a thread owns, and its share of a multiprocessor.
 struct MarchTile {
   int channels;
   int columns;
   // Steps at hand or on their way in shared memory; 0: the next is on its way
   // to registers.
   int stages;
-  int blocks;  // of a multiprocessor
+  int blocks;  // that a multiprocessor holds without spills
 };
 
 // As large as the registers hold, and copies of 4 bytes at least. Shared memory
@@ -234,7 +236,7 @@ __global__ void __launch_bounds__(kMarchThreads,
       if constexpr (kStages == 0) {
         *to = Pixel();
         if (inside != 0) *to = *reinterpret_cast<const Pixel*>(at);
-      } else if constexpr (kStages > 0) {
+      } else {
         CopyAsyncOrZeros<sizeof(Pixel)>(to, at, inside);
       }
     };
@@ -278,7 +280,8 @@ __global__ void __launch_bounds__(kMarchThreads,
     Pixel coming[kPixels];
     if constexpr (kStages == 0) load_rows(coming, 1);
     Accumulator<T> values[kReach][kColumns][kChannels] = {};  // newest first
-    // A loop of few instructions: loading those, too, takes its time.
+    // Rows roll by moves. Unrolled, the loop would have fewer instructions to
+    // do but so many to load that it is slower, even on large layers.
 #pragma unroll 1
     for (int32_t step = kStages == 0 ? 0 : 1 - kStages; step < steps; ++step) {
       Pixel at_hand[kPixels];
@@ -667,11 +670,19 @@ inline bool MarchesApply(const FilterGradientView& view) {
                           view.cols.dilation == 1)) &&
          fits(view.rows, row) && fits(view.cols, col) &&
          view.batch * (view.rows.out + view.rows.dilation) <
-             kLimit / (view.cols.out + view.cols.dilation) &&
+             kLimit / (view.cols.out + view.cols.dilation + kMostColumns) &&
          view.filter_size < kLimit &&
          // No axis of the grid is too long.
          view.rows.filter * view.cols.filter < kGridLimit &&
          view.cols.out + view.cols.dilation < kGridLimit;
+}
+
+// Where channels come first, loads are single elements, which are too many for
+// the larger filters.
+inline bool MarchesPay(const FilterGradientView& view) {
+  const int size = MarchSize(view);
+  return view.channels_last ||
+         (view.rows.filter <= size && view.cols.filter <= size);
 }
 
 template <typename T, int kSize, int kStride>

@@ -55,7 +55,7 @@ struct FilterGradientChoice {
 constexpr FilterGradientChoice kFilterGradientChoices[] = {
     {FilterGradientVariant::kRolling, "rolling",
      [](const FilterGradientView& view, int64_t) { return MarchesApply(view); },
-     [](const FilterGradientView&, int64_t) { return true; },
+     [](const FilterGradientView& view, int64_t) { return MarchesPay(view); },
      [](int64_t element_bytes, FilterGradientView* view) {
        view->num_chunks = MarchChunks(*view, element_bytes);
        return view->num_chunks > 1 ? view->num_chunks : 0;
