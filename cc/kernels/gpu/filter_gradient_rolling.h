@@ -130,13 +130,24 @@ constexpr MarchTile TileOf(MarchLanes lanes, int size, int stride,
 template <typename T, MarchLanes kLanes, int kSize, int kStride>
 constexpr MarchTile kMarchTile = TileOf(kLanes, kSize, kStride, sizeof(T));
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+// Copies to shared memory take registers.
+inline constexpr int kMostMarchBlocks = 3;
+#else
+inline constexpr int kMostMarchBlocks = 16;
+#endif
+constexpr int HeldBlocks(const MarchTile& tile) {
+  return tile.stages > 0 && tile.blocks > kMostMarchBlocks ? kMostMarchBlocks
+                                                           : tile.blocks;
+}
+
 // The taps whose sums are added up at a time.
 template <typename T, int kSize>
 constexpr int kTapsAtOnce = kSize == 7 && sizeof(T) == 8 ? 25 : kSize * kSize;
 
 template <typename T, MarchLanes kLanes, int kSize, int kStride>
-__global__ void __launch_bounds__(kMarchThreads,
-                                  kMarchTile<T, kLanes, kSize, kStride>.blocks)
+__global__ void __launch_bounds__(
+    kMarchThreads, HeldBlocks(kMarchTile<T, kLanes, kSize, kStride>))
     FilterGradientRolling(MarchView view, const T* __restrict__ input,
                           const T* __restrict__ gradient,
                           Accumulator<T>* __restrict__ partial,
