@@ -29,6 +29,22 @@ __device__ __forceinline__ void CopyAsync(void* shared, const void* global) {
   }
 }
 
+// 4, 8 or 16 bytes, both addresses aligned to as many, by way of the first
+// cache; as many zeros if `copy` is zero.
+template <int kBytes>
+__device__ __forceinline__ void CopyAsyncOrZeros(void* shared,
+                                                 const void* global,
+                                                 unsigned copy) {
+  asm volatile(
+      "{\n"
+      ".reg .pred zeros;\n"
+      "setp.eq.u32 zeros, %3, 0;\n"
+      "cp.async.ca.shared.global [%0], [%1], %2, zeros;\n"
+      "}\n" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+      "l"(global), "n"(kBytes), "r"(copy)
+      : "memory");
+}
+
 // The copies since the last call form a group.
 __device__ __forceinline__ void FinishCopyGroup() {
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -46,6 +62,14 @@ template <int kBytes>
 __device__ __forceinline__ void CopyAsync(void* shared, const void* global) {
   using Bytes = Vector<uint16_t, kBytes / 2>;
   *static_cast<Bytes*>(shared) = *static_cast<const Bytes*>(global);
+}
+template <int kBytes>
+__device__ __forceinline__ void CopyAsyncOrZeros(void* shared,
+                                                 const void* global,
+                                                 unsigned copy) {
+  using Words = Vector<uint32_t, kBytes / 4>;
+  *static_cast<Words*>(shared) =
+      copy != 0 ? *static_cast<const Words*>(global) : Words();
 }
 __device__ __forceinline__ void FinishCopyGroup() {}
 template <int kPending>

@@ -1,4 +1,5 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
+#include "cc/kernels/gpu/filter_gradient_rolling.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 #include "cc/kernels/gpu/gather_direct.h"
@@ -62,16 +63,32 @@ struct FilterGradientChoice {
   const char* name;
   bool (*applies)(const FilterGradientView& view, int64_t element_bytes);
   bool (*pays)(const FilterGradientView& view, int64_t element_bytes);
-  int64_t (*chunks)(const FilterGradientView& view);
+  // Cuts into chunks; returns for how many partial sums there has to be room.
+  int64_t (*split)(int64_t element_bytes, FilterGradientView* view);
 };
 
 constexpr FilterGradientChoice kFilterGradientChoices[] = {
+    {FilterGradientVariant::kRolling, "rolling",
+     [](const FilterGradientView& view, int64_t) { return MarchesApply(view); },
+     [](const FilterGradientView& view, int64_t) { return MarchesPay(view); },
+     [](int64_t element_bytes, FilterGradientView* view) {
+       view->num_chunks = MarchChunks(*view, element_bytes);
+       return view->num_chunks > 1 ? view->num_chunks : 0;
+     }},
     {FilterGradientVariant::kStrips, "strips",
      [](const FilterGradientView& view, int64_t) { return StripsApply(view); },
-     [](const FilterGradientView&, int64_t) { return true; }, StripChunks},
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t, FilterGradientView* view) {
+       SplitIntoChunks(StripChunks(*view), view);
+       return view->num_chunks;
+     }},
     {FilterGradientVariant::kGeneral, "general",
      [](const FilterGradientView&, int64_t) { return true; },
-     [](const FilterGradientView&, int64_t) { return true; }, GeneralChunks},
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t, FilterGradientView* view) {
+       SplitIntoChunks(GeneralChunks(*view), view);
+       return view->num_chunks;
+     }},
 };
 
 // The choice of that number, or the best; null if there is none.
@@ -167,8 +184,8 @@ FilterGradientPlan PlanFilterGradient(const GpuConvProblem& problem,
   plan.workspace_bytes = 0;
   plan.choice = Choose(kFilterGradientChoices, plan.view, type, variant);
   if (plan.choice == nullptr) return plan;
-  SplitIntoChunks(plan.choice->chunks(plan.view), &plan.view);
-  plan.workspace_bytes = plan.view.num_chunks * plan.view.filter_size *
+  const int64_t partial_sums = plan.choice->split(SizeOf(type), &plan.view);
+  plan.workspace_bytes = partial_sums * plan.view.filter_size *
                          (type == ElementType::kFloat64 ? 8 : 4);
   return plan;
 }

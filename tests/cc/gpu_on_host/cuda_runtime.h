@@ -33,11 +33,23 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 
 using cudaStream_t = struct CUstream_st*;
 
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeProgrammaticStreamSerialization
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  const cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
 
 inline cudaError_t cudaGetDevice(int* device) {
@@ -45,7 +57,10 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 // Of the thread that runs now.
@@ -69,8 +84,11 @@ void RunGrid(const cudaLaunchConfig_t& config,
 constexpr int kMaxSharedBytes = 96 << 10;
 }  // namespace gpu_on_host
 
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = gpu_on_host::kMaxSharedBytes;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which,
+                                          int) {
+  *value = which == cudaDevAttrComputeCapabilityMajor
+               ? 9
+               : gpu_on_host::kMaxSharedBytes;
   return cudaSuccess;
 }
 template <typename Kernel>
