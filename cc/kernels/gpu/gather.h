@@ -5,6 +5,7 @@
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_H_
 
 #include "cc/kernels/gpu/gather_general.h"
+#include "cc/kernels/gpu/gather_planes.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_staged.h"
 #include "cc/kernels/gpu/gather_variants.h"
@@ -16,6 +17,8 @@ cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,
                          const void* src, const void* filter, void* dst,
                          cudaStream_t stream) {
   switch (variant) {
+    case GatherVariant::kPlanes:
+      return LaunchGatherPlanes<T>(view, src, filter, dst, stream);
     case GatherVariant::kRolling:
       return LaunchGatherRolling<T>(view, src, filter, dst, stream);
     case GatherVariant::kStaged:

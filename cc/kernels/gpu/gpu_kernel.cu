@@ -1,6 +1,7 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
+#include "cc/kernels/gpu/gather_planes.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
@@ -26,6 +27,8 @@ int64_t MostTaps(const GatherPlan& plan) {
 }
 
 constexpr GatherChoice kGatherChoices[] = {
+    {GatherVariant::kPlanes, "planes", PlanesApply,
+     [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
      [](const GatherView&, int64_t) { return true; }},
