@@ -8,6 +8,7 @@
 #include "cc/kernels/gpu/gather_planes.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_staged.h"
+#include "cc/kernels/gpu/gather_tiles.h"
 #include "cc/kernels/gpu/gather_variants.h"
 
 namespace tf_dwgrad {
@@ -21,6 +22,8 @@ cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,
       return LaunchGatherPlanes<T>(view, src, filter, dst, stream);
     case GatherVariant::kRolling:
       return LaunchGatherRolling<T>(view, src, filter, dst, stream);
+    case GatherVariant::kTiles:
+      return LaunchGatherTiles<T>(view, src, filter, dst, stream);
     case GatherVariant::kStaged:
       return LaunchGatherStaged<T>(view, src, filter, dst, stream);
     case GatherVariant::kGeneral:

@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
     *rest /= size;
     return index;
   };
-  int64_t rest = blockIdx.x;
+  int32_t rest = static_cast<int32_t>(blockIdx.x);
   const int32_t band = next(&rest, view.bands);
   const int32_t first_plane = next(&rest, view.channel_groups) * view.planes;
   int32_t planes = view.src_depth - first_plane;
@@ -198,6 +198,8 @@ __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
       const int32_t col = first_src + src_col(w);
       inside[w] =
           col >= 0 && col < cols.src_size ? Mask::kInside : Mask::kOutside;
+      // Or the compiler tests the column again for every row.
+      asm volatile("" : "+r"(inside[w]));
     }
 #pragma unroll
     for (int u = 0; u < kColumns; ++u) {

@@ -9,7 +9,7 @@
 
 namespace tf_dwgrad {
 
-enum class GatherVariant { kPlanes, kRolling, kStaged, kGeneral };
+enum class GatherVariant { kPlanes, kRolling, kTiles, kStaged, kGeneral };
 
 template <typename T>
 cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,

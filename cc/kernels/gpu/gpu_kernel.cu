@@ -3,6 +3,7 @@
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 #include "cc/kernels/gpu/gather_planes.h"
 #include "cc/kernels/gpu/gather_rolling.h"
+#include "cc/kernels/gpu/gather_tiles.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
 
@@ -31,6 +32,8 @@ constexpr GatherChoice kGatherChoices[] = {
      [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
+     [](const GatherView&, int64_t) { return true; }},
+    {GatherVariant::kTiles, "tiles", TilesApply,
      [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kStaged, "staged",
      [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },
