@@ -16,6 +16,8 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_PLANES_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_PLANES_H_
 
+#include <stdlib.h>
+
 #include "cc/kernels/gpu/copy_async.h"
 #include "cc/kernels/gpu/device.h"
 #include "cc/kernels/gpu/gather_rolling.h"
@@ -39,11 +41,33 @@ struct PlanesView {
   int64_t dst_image;
   int32_t src_plane;
   int32_t dst_plane;
-  bool flipped;  // Tap r of the march is tap kSize - 1 - r of the filter.
-  bool paired;   // Two neighbouring columns of dst are stored at a time.
+  int32_t dst_offset;  // of what is to be stored, in shared memory
+  bool flipped;        // Tap r of the march is tap kSize - 1 - r of the filter.
+  bool paired;         // Two neighbouring columns of dst are stored at a time.
 };
 
 inline constexpr int kPlanesThreads = 256;
+// Copies so many elements back, that lie in shared memory as CopyPiece has it.
+template <typename T>
+__device__ __forceinline__ void StorePiece(const T* from, int32_t size, T* to) {
+  using Unit = Vector<uint32_t, 4>;
+  constexpr int32_t kUnit = 16 / sizeof(T);
+  const int32_t shift =
+      static_cast<int32_t>(reinterpret_cast<uintptr_t>(to) % 16 / sizeof(T));
+  int32_t head = shift == 0 ? 0 : kUnit - shift;
+  if (head > size) head = size;
+  const int32_t units = (size - head) / kUnit;
+  const int32_t threads = static_cast<int32_t>(blockDim.x);
+  const int32_t thread = static_cast<int32_t>(threadIdx.x);
+  for (int32_t i = thread; i < units; i += threads) {
+    *reinterpret_cast<Unit*>(to + head + i * kUnit) =
+        *reinterpret_cast<const Unit*>(from + head + i * kUnit);
+  }
+  const int32_t done = head + units * kUnit;
+  if (thread < head) to[thread] = from[thread];
+  if (thread < size - done) to[done + thread] = from[done + thread];
+}
+
 template <typename T, int kSize>
 inline constexpr int kPlanesBlocks = (kSize == 7   ? 2
                                       : kSize == 5 ? 3
@@ -96,7 +120,7 @@ __device__ __forceinline__ double WidenIf(uint32_t mask, double value) {
   return mask != 0 ? value : 0;
 }
 
-template <typename T, int kSize, March kMarch, int kCells>
+template <typename T, int kSize, March kMarch, int kCells, bool kStaged>
 __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
     GatherPlanes(PlanesView view, const T* __restrict__ src,
                  const T* __restrict__ filter, T* __restrict__ dst) {
@@ -141,6 +165,20 @@ __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
          top * cols.src_size;
   dst += rest * view.dst_image +
          static_cast<int64_t>(first_plane) * view.shared_by * view.dst_plane;
+  // The rows that the band writes.
+  int32_t dst_top = 0, dst_bottom = rows.dst_size;
+  if (kStaged && view.bands > 1) {
+    const int32_t begin = rows.dst_start + band_step * rows.dst_step;
+    const int32_t end = begin + view.band_tasks * rows.per_task * rows.dst_step;
+    if (begin > dst_top) dst_top = begin;
+    if (end < dst_bottom) dst_bottom = end;
+  }
+  T* const dst_piece = dst + dst_top * cols.dst_size;
+  if (kStaged) {
+    dst = reinterpret_cast<T*>(dynamic_shared) + view.dst_offset +
+          reinterpret_cast<uintptr_t>(dst_piece) % 16 / sizeof(T) -
+          dst_top * cols.dst_size;
+  }
   T* const staged = reinterpret_cast<T*>(dynamic_shared) + view.margin +
                     reinterpret_cast<uintptr_t>(src) % 16 / sizeof(T);
   CopyPiece(
@@ -352,8 +390,19 @@ __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
       }
     }
   }
+  if (kStaged) {
+    __syncthreads();
+    StorePiece(dst + dst_top * cols.dst_size,
+               view.bands > 1 ? (dst_bottom - dst_top) * cols.dst_size
+                              : planes * view.shared_by * view.dst_plane,
+               dst_piece);
+  }
 }
 
+inline int Knob(const char* name, int value) {
+  const char* text = getenv(name);
+  return text ? atoi(text) : value;
+}
 // Planes of src, where no sum is over several.
 inline int64_t SrcDepth(const GatherView& view) {
   return view.dst_depth / view.shared_by;
@@ -366,7 +415,8 @@ struct PlanesTiling {
   int64_t rows_of_threads = 0;
   int64_t planes = 0;  // none if there is no tiling
   int64_t bands = 0;
-  int64_t piece = 0;  // elements that a block copies, at most
+  int64_t piece = 0;      // elements that a block copies, at most
+  int64_t dst_piece = 0;  // and stores
   // Elements in front of and behind the piece that may be read.
   int64_t front = 0;
   int64_t back = 0;
@@ -401,7 +451,8 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
   if ((front + back) * element_bytes > kMarginBytes) return best;
 
   const int64_t depth = SrcDepth(view);
-  const int64_t most = kPieceBytes / element_bytes;
+  const int64_t target = Knob("PT", 128);
+  const int64_t most = Knob("PB", 32768) / element_bytes;
   const int64_t plane = view.src.channel;
   const int64_t across = cols.tasks * view.shared_by;
   double best_score = 0;
@@ -411,16 +462,17 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
     const int64_t tasks = CeilDiv(rows.cells, per_task);
     int64_t planes = 1, bands = 1, band_tasks = tasks * rows.phases;
     int64_t rows_of_threads = band_tasks;
-    int64_t piece;
+    int64_t piece, dst_piece;
     if (plane <= most) {
-      planes = least(kPlanesThreads / (tasks * across), most / plane);
+      planes = least(target / (tasks * across), most / plane);
       planes = least(planes, CeilDiv(view.batch * depth, kFewestBlocks));
       planes = CeilDiv(depth, CeilDiv(depth, clamp(planes, depth)));
       // Phases are few rows each: better many of them share the weights.
-      rows_of_threads = clamp(kPlanesThreads / (planes * across), band_tasks);
+      rows_of_threads = clamp(target / (planes * across), band_tasks);
       rows_of_threads =
           CeilDiv(band_tasks, CeilDiv(band_tasks, rows_of_threads));
       piece = planes * plane;
+      dst_piece = planes * view.shared_by * view.dst.channel;
     } else {
       if (rows.phases > 1) continue;
       const auto piece_of = [&](int64_t band_tasks) {
@@ -428,13 +480,14 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
                 Shape::kSources) *
                cols.src_size;
       };
-      band_tasks = clamp(kPlanesThreads / across, tasks);
+      band_tasks = clamp(target / across, tasks);
       while (band_tasks > 1 && piece_of(band_tasks) > most) --band_tasks;
       if (piece_of(band_tasks) > most) continue;
       bands = CeilDiv(tasks, band_tasks);
       band_tasks = CeilDiv(tasks, bands);
       rows_of_threads = band_tasks;
       piece = piece_of(band_tasks);
+      dst_piece = band_tasks * per_task * rows.dst_step * cols.dst_size;
     }
     const int64_t busy = planes * rows_of_threads * across;
     const int64_t blocks = view.batch * CeilDiv(depth, planes) * bands;
@@ -447,8 +500,8 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
                          static_cast<double>(least(busy, 128));
     if (score <= best_score) continue;
     best_score = score;
-    best = {per_task, band_tasks, rows_of_threads, planes,
-            bands,    piece,      front,           back};
+    best = {per_task, band_tasks, rows_of_threads, planes, bands,
+            piece,    dst_piece,  front,           back};
   }
   return best;
 }
@@ -512,13 +565,24 @@ cudaError_t LaunchPlanesMarch(const GatherView& view, const void* src,
   const int64_t threads =
       tasks < kPlanesThreads ? CeilDiv(tasks, 32) * 32 : kPlanesThreads;
   constexpr int64_t kUnit = 16 / sizeof(T);
-  const int64_t shared = tiling.front + tiling.piece + kUnit + tiling.back;
-  return Launch(GatherPlanes<T, kSize, kMarch, kCells>,
-                GridOf(view.batch * planes.channel_groups * planes.bands),
-                static_cast<int>(threads),
-                shared * static_cast<int64_t>(sizeof(T)), stream, planes,
-                static_cast<const T*>(src), static_cast<const T*>(filter),
-                static_cast<T*>(dst));
+  int64_t shared = tiling.front + tiling.piece + kUnit + tiling.back;
+  shared = CeilDiv(shared, kUnit) * kUnit;
+  planes.dst_offset = static_cast<int32_t>(shared);
+  const int64_t with_dst = shared + tiling.dst_piece + kUnit;
+  const int knob = Knob("PS", 1);
+  const bool staged =
+      kMarch == March::kByOne &&
+      with_dst * static_cast<int64_t>(sizeof(T)) <= (48 << 10) &&
+      (knob == 2 || (knob == 1 && !planes.paired));
+  if (staged) shared = with_dst;
+  const auto kernel =
+      staged ? GatherPlanes<T, kSize, kMarch, kCells, kMarch == March::kByOne>
+             : GatherPlanes<T, kSize, kMarch, kCells, false>;
+  return Launch(
+      kernel, GridOf(view.batch * planes.channel_groups * planes.bands),
+      static_cast<int>(threads), shared * static_cast<int64_t>(sizeof(T)),
+      stream, planes, static_cast<const T*>(src), static_cast<const T*>(filter),
+      static_cast<T*>(dst));
 }
 
 template <int kSizeOfFilter, March kMarchOfRows>

@@ -23,7 +23,7 @@ namespace tf_dwgrad {
 inline constexpr int kTileRows = 2;
 inline constexpr int kTileCols = 8;
 inline constexpr int kQuad = 4;  // elements loaded at a time
-inline constexpr int kTilesThreads = 384;
+inline constexpr int kTilesThreads = 320;
 inline constexpr int64_t kTilesBytes = 47 << 10;
 
 struct TilesView {
@@ -37,7 +37,6 @@ struct TilesView {
   int32_t image_pitch;
   int32_t weight_rows;
   int32_t weight_pitch;
-  bool quads;  // 4 neighbouring columns of dst are stored at a time
 };
 
 // Where shared memory holds the column of a row: quads of even numbers in the
@@ -69,55 +68,57 @@ __device__ __forceinline__ Quad<Sum> LoadQuad(const Sum* from) {
 // kTaps taps of the rows [kBegin, kEnd) of sums, from a window of three quads.
 template <int kTaps, int kBegin, int kEnd, typename Sum>
 __device__ __forceinline__ void AddTileTaps(const Sum* weights,
-                                            int32_t weight_pitch,
                                             const Quad<Sum>& first,
                                             const Quad<Sum>& second,
                                             const Quad<Sum>& third,
                                             Sum (&sums)[kTileRows][kTileCols]) {
+  Quad<Sum> taps[kTileRows];
 #pragma unroll
-  for (int v = kBegin; v < kEnd; ++v) {
-    const Quad<Sum> taps = LoadQuad(weights - v * weight_pitch);
+  for (int i = 0; i * kQuad < kTaps * kTileRows; ++i) {
+    taps[i] = LoadQuad(weights + i * kQuad);
+  }
 #pragma unroll
-    for (int s = 0; s < kTaps; ++s) {
+  for (int s = 0; s < kTaps; ++s) {
 #pragma unroll
-      for (int u = 0; u < kTileCols; ++u) {
-        const int j = u + s;
-        const Sum pixel = j < kQuad       ? first.elements[j % kQuad]
-                          : j < 2 * kQuad ? second.elements[j % kQuad]
-                                          : third.elements[j % kQuad];
-        sums[v][u] += pixel * taps.elements[s];
+    for (int u = 0; u < kTileCols; ++u) {
+      const int j = u + s;
+      const Sum pixel = j < kQuad       ? first.elements[j % kQuad]
+                        : j < 2 * kQuad ? second.elements[j % kQuad]
+                                        : third.elements[j % kQuad];
+#pragma unroll
+      for (int v = kBegin; v < kEnd; ++v) {
+        const int at = s * kTileRows + v;
+        sums[v][u] += pixel * taps[at / kQuad].elements[at % kQuad];
       }
     }
   }
 }
 
-// All taps of a row of the source; row v of sums has its weights v rows before
-// `weights`. Even and odd quads of the window start at `even` and `odd`.
+// All taps of a row of the source. Even and odd quads of the window start at
+// `even` and `odd`; the weights of a tap for both rows of sums lie side by
+// side.
 template <int kBegin, int kEnd, typename Sum>
 __device__ __forceinline__ void AddTileRow(const Sum* even, const Sum* odd,
-                                           const Sum* weights,
-                                           int32_t weight_pitch, int32_t taps,
+                                           const Sum* weights, int32_t taps,
                                            Sum (&sums)[kTileRows][kTileCols]) {
   // Three quads take turns, so that none is moved.
   Quad<Sum> a = LoadQuad(even), b = LoadQuad(odd), c;
   const auto rest = [&](int32_t count, const Quad<Sum>& first,
                         const Quad<Sum>& second, const Sum* next) {
     if (count == 1) {
-      AddTileTaps<1, kBegin, kEnd>(weights, weight_pitch, first, second, second,
-                                   sums);
+      AddTileTaps<1, kBegin, kEnd>(weights, first, second, second, sums);
     } else if (count == 2) {
-      AddTileTaps<2, kBegin, kEnd>(weights, weight_pitch, first, second,
-                                   LoadQuad(next), sums);
+      AddTileTaps<2, kBegin, kEnd>(weights, first, second, LoadQuad(next),
+                                   sums);
     } else if (count == 3) {
-      AddTileTaps<3, kBegin, kEnd>(weights, weight_pitch, first, second,
-                                   LoadQuad(next), sums);
+      AddTileTaps<3, kBegin, kEnd>(weights, first, second, LoadQuad(next),
+                                   sums);
     }
   };
   const auto add = [&](const Quad<Sum>& first, const Quad<Sum>& second,
                        const Quad<Sum>& third) {
-    AddTileTaps<kQuad, kBegin, kEnd>(weights, weight_pitch, first, second,
-                                     third, sums);
-    weights += kQuad;
+    AddTileTaps<kQuad, kBegin, kEnd>(weights, first, second, third, sums);
+    weights += kTileRows * kQuad;
     taps -= kQuad;
   };
 #pragma unroll 1
@@ -212,21 +213,40 @@ __global__ void __launch_bounds__(kTilesThreads, sizeof(T) == 8 ? 1 : 2)
     __syncthreads();
     const T* const plane =
         src + filter_channel / gather.shared_by * gather.src.channel;
-    for (int32_t i = thread / kWarp; i < images * (end - begin);
-         i += threads / kWarp) {
-      const int32_t of = i / (end - begin);
-      const int32_t row = i % (end - begin);
-      const T* const from =
-          plane + of * gather.src.image +
-          (first_row + (begin + row) * rows.pitch) * gather.src.row +
-          col_run.first_src;
-      Sum* const to = slots + of * view.image_pitch + row * view.pitch;
-#pragma unroll 4
+    // Several rows at a time, for as many loads under way.
+    constexpr int kBatch = 8;
+    const int32_t staged_rows = images * (end - begin);
+    const int32_t warps = threads / kWarp;
+#pragma unroll 1
+    for (int32_t i = thread / kWarp; i < staged_rows; i += kBatch * warps) {
+      int32_t from[kBatch];
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        const int32_t row = i + b * warps;
+        from[b] = static_cast<int32_t>(
+            row / (end - begin) * gather.src.image +
+            (first_row + (begin + row % (end - begin)) * rows.pitch) *
+                gather.src.row +
+            col_run.first_src);
+      }
+#pragma unroll 1
       for (int32_t col = thread % kWarp; col < view.pitch; col += kWarp) {
         const bool counts = col >= inside_begin && col < inside_end;
-        to[TileColumn(col, view.pitch)] =
-            counts ? Widen(from[col * static_cast<int32_t>(cols.pitch)])
-                   : Sum(0);
+        const int32_t to = TileColumn(col, view.pitch);
+        T pixels[kBatch] = {};
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) {
+          if (counts && i + b * warps < staged_rows) {
+            pixels[b] = plane[from[b] + col * static_cast<int32_t>(cols.pitch)];
+          }
+        }
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) {
+          const int32_t row = i + b * warps;
+          if (row >= staged_rows) continue;
+          slots[row / (end - begin) * view.image_pitch +
+                row % (end - begin) * view.pitch + to] = Widen(pixels[b]);
+        }
       }
     }
     for (int32_t i = thread; i < row_taps * col_taps; i += threads) {
@@ -236,7 +256,9 @@ __global__ void __launch_bounds__(kTilesThreads, sizeof(T) == 8 ? 1 : 2)
                   col_run.first_tap + s * cols.tap_step) *
                      gather.filter_depth +
                  filter_channel]);
-      weights[r * view.weight_pitch + s] = weight;
+      // Step r uses it for the upper row of sums, the next for the lower.
+      weights[r * view.weight_pitch + s * kTileRows] = weight;
+      weights[(r + 1) * view.weight_pitch + s * kTileRows + 1] = weight;
       if (!(weight * 0 == 0)) *finite = 0;
     }
     __syncthreads();
@@ -258,11 +280,11 @@ __global__ void __launch_bounds__(kTilesThreads, sizeof(T) == 8 ? 1 : 2)
         const Sum* const odd = even + view.pitch / 2;
         const Sum* const taps = weights + step * view.weight_pitch;
         if (step == 0) {
-          AddTileRow<0, 1>(even, odd, taps, view.weight_pitch, col_taps, sums);
+          AddTileRow<0, 1>(even, odd, taps, col_taps, sums);
         } else if (step == row_taps) {
-          AddTileRow<1, 2>(even, odd, taps, view.weight_pitch, col_taps, sums);
+          AddTileRow<1, 2>(even, odd, taps, col_taps, sums);
         } else {
-          AddTileRow<0, 2>(even, odd, taps, view.weight_pitch, col_taps, sums);
+          AddTileRow<0, 2>(even, odd, taps, col_taps, sums);
         }
       }
       return;
@@ -283,7 +305,8 @@ __global__ void __launch_bounds__(kTilesThreads, sizeof(T) == 8 ? 1 : 2)
 #pragma unroll
           for (int v = 0; v < kTileRows; ++v) {
             if (step < v || step - v >= row_taps) continue;
-            sums[v][u] += pixel * weights[(step - v) * view.weight_pitch + s];
+            sums[v][u] +=
+                pixel * weights[step * view.weight_pitch + s * kTileRows + v];
           }
         }
       }
@@ -313,27 +336,12 @@ __global__ void __launch_bounds__(kTilesThreads, sizeof(T) == 8 ? 1 : 2)
                                         static_cast<int32_t>(rows.num_phases);
     if (row >= rows.dst_size) continue;
     T* const to = dst + image * gather.dst.image + row * gather.dst.row;
-    if (view.quads) {
+    // Vectors would bind the sums to registers of the same bank as the pixels.
 #pragma unroll
-      for (int u = 0; u < kTileCols; u += kQuad) {
-        const int32_t col = strip * kTileCols + u;
-        Vector<T, kQuad> quad;
-#pragma unroll
-        for (int i = 0; i < kQuad; ++i) {
-          Narrow(sums[v][u + i], &quad.elements[i]);
-        }
-        if (col < cols.dst_size) {
-          *reinterpret_cast<Vector<T, kQuad>*>(to + col) = quad;
-        }
-      }
-    } else {
-#pragma unroll
-      for (int u = 0; u < kTileCols; ++u) {
-        const int32_t col =
-            col_phase +
-            (strip * kTileCols + u) * static_cast<int32_t>(cols.num_phases);
-        if (col < cols.dst_size) Narrow(sums[v][u], to + col);
-      }
+    for (int u = 0; u < kTileCols; ++u) {
+      const int32_t col = col_phase + (strip * kTileCols + u) *
+                                          static_cast<int32_t>(cols.num_phases);
+      if (col < cols.dst_size) Narrow(sums[v][u], to + col);
     }
   }
 }
@@ -356,9 +364,10 @@ inline TilesView MakeTilesView(const GatherView& view,
   constexpr int64_t kPair = 2 * kQuad;
   const int64_t pitch =
       CeilDiv(strips * kTileCols + col_taps + kQuad, kPair) * kPair;
-  const int64_t weight_pitch = CeilDiv(col_taps, kQuad) * kQuad;
+  const int64_t weight_pitch = CeilDiv(col_taps, kQuad) * kQuad * kTileRows;
+  const int64_t weight_rows = row_taps + kTileRows - 1;
   const int64_t most =
-      kTilesBytes / accumulator_bytes - 1 - pitch - weight_pitch * row_taps;
+      kTilesBytes / accumulator_bytes - 1 - pitch - weight_pitch * weight_rows;
   if (strips > kTilesThreads || pitch > kTilesBytes) return tiles;
 
   double best_score = 0;
@@ -392,7 +401,7 @@ inline TilesView MakeTilesView(const GatherView& view,
       tiles.bands = static_cast<int32_t>(bands);
       tiles.pitch = static_cast<int32_t>(pitch);
       tiles.image_pitch = static_cast<int32_t>(image_pitch);
-      tiles.weight_rows = static_cast<int32_t>(row_taps);
+      tiles.weight_rows = static_cast<int32_t>(weight_rows);
       tiles.weight_pitch = static_cast<int32_t>(weight_pitch);
     }
     if (best_score > 0) break;
@@ -420,8 +429,6 @@ cudaError_t LaunchGatherTiles(const GatherView& view, const void* src,
   using Sum = Accumulator<T>;
   TilesView tiles = MakeTilesView(view, sizeof(Sum));
   if (tiles.images == 0) return cudaErrorInvalidValue;
-  tiles.quads = view.cols.num_phases == 1 && view.cols.dst_size % kQuad == 0 &&
-                IsAligned(dst, kQuad * sizeof(T));
   const int64_t busy =
       static_cast<int64_t>(tiles.images) * tiles.strips * tiles.tile_rows;
   const int64_t shared =
