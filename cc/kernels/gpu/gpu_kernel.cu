@@ -3,8 +3,10 @@
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 #include "cc/kernels/gpu/gather_direct.h"
+#include "cc/kernels/gpu/gather_planes.h"
 #include "cc/kernels/gpu/gather_rolling.h"
 #include "cc/kernels/gpu/gather_sliding.h"
+#include "cc/kernels/gpu/gather_tiles.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
 
@@ -29,6 +31,8 @@ int64_t MostTaps(const GatherPlan& plan) {
 }
 
 constexpr GatherChoice kGatherChoices[] = {
+    {GatherVariant::kPlanes, "planes", PlanesApply,
+     [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
      [](const GatherView& view, int64_t element_bytes) {
@@ -44,6 +48,8 @@ constexpr GatherChoice kGatherChoices[] = {
               MostTaps(view.rows) * MostTaps(view.cols) >= 32;
      }},
     {GatherVariant::kDirect, "direct", DirectApplies,
+     [](const GatherView&, int64_t) { return true; }},
+    {GatherVariant::kTiles, "tiles", TilesApply,
      [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kStaged, "staged",
      [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },
