@@ -25,9 +25,21 @@
 
 namespace tf_dwgrad {
 
+// An axis that is cut into tasks.
+struct PlanesAxis : RollingAxis {
+  int32_t per_task;  // cells that a thread does
+  int32_t tasks;     // of all phases
+};
+
+inline void SplitIntoTasks(int64_t per_task, PlanesAxis* axis) {
+  axis->per_task = static_cast<int32_t>(per_task);
+  axis->tasks =
+      static_cast<int32_t>(axis->phases * CeilDiv(axis->cells, per_task));
+}
+
 struct PlanesView {
-  RollingAxis rows;
-  RollingAxis cols;
+  PlanesAxis rows;
+  PlanesAxis cols;
   int32_t src_depth;
   int32_t planes;           // of src that a block takes
   int32_t channel_groups;   // of so many planes
@@ -87,7 +99,7 @@ __device__ __forceinline__ void CopyPiece(const T* from, int32_t size, T* to) {
   const int32_t threads = static_cast<int32_t>(blockDim.x);
   const int32_t thread = static_cast<int32_t>(threadIdx.x);
   for (int32_t i = thread; i < units; i += threads) {
-    CopyAsync16(to + head + i * kUnit, from + head + i * kUnit);
+    CopyAsync<16>(to + head + i * kUnit, from + head + i * kUnit);
   }
   // What is left at both ends.
   const int32_t done = head + units * kUnit;
@@ -135,8 +147,8 @@ __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
   constexpr int kWindow = (kCells + kReach - 1) * kSources;
   extern __shared__ __align__(16) unsigned char dynamic_shared[];
 
-  const RollingAxis& rows = view.rows;
-  const RollingAxis& cols = view.cols;
+  const PlanesAxis& rows = view.rows;
+  const PlanesAxis& cols = view.cols;
   const auto next = [](auto* rest, int32_t size) {
     const int32_t index = static_cast<int32_t>(*rest % size);
     *rest /= size;
@@ -432,8 +444,7 @@ inline constexpr int64_t kFewestBlocks = 512;
 // where threads do whole columns or a few parts of them.
 template <int kSize, March kMarch>
 PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
-                              const RollingAxis& rows,
-                              const RollingAxis& cols) {
+                              const PlanesAxis& rows, const PlanesAxis& cols) {
   using Shape = RollingShape<kSize, kMarch>;
   constexpr int64_t kReach = Shape::kReach;
   const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
@@ -516,13 +527,13 @@ constexpr int PlanesCells(int size, March march, int64_t element_bytes) {
 
 template <int kSize, March kMarch>
 struct PlanesPlan {
-  RollingAxis rows;
-  RollingAxis cols;
+  PlanesAxis rows;
+  PlanesAxis cols;
   PlanesTiling tiling;
 
   PlanesPlan(const GatherView& view, int64_t element_bytes)
-      : rows(MakeRollingAxis<kSize, kMarch>(view.rows)),
-        cols(MakeRollingAxis<kSize, kMarch>(view.cols)) {
+      : rows{MakeRollingAxis<kSize, kMarch>(view.rows), 0, 0},
+        cols{MakeRollingAxis<kSize, kMarch>(view.cols), 0, 0} {
     SplitIntoTasks(PlanesCells(kSize, kMarch, element_bytes), &cols);
     tiling = FindPlanesTiling<kSize, kMarch>(view, element_bytes, rows, cols);
   }
