@@ -16,8 +16,6 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_PLANES_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_PLANES_H_
 
-#include <stdlib.h>
-
 #include "cc/kernels/gpu/copy_async.h"
 #include "cc/kernels/gpu/device.h"
 #include "cc/kernels/gpu/gather_rolling.h"
@@ -411,10 +409,6 @@ __global__ void __launch_bounds__(kPlanesThreads, kPlanesBlocks<T, kSize>)
   }
 }
 
-inline int Knob(const char* name, int value) {
-  const char* text = getenv(name);
-  return text ? atoi(text) : value;
-}
 // Planes of src, where no sum is over several.
 inline int64_t SrcDepth(const GatherView& view) {
   return view.dst_depth / view.shared_by;
@@ -439,6 +433,8 @@ inline constexpr int64_t kPieceBytes = 32 << 10;
 inline constexpr int64_t kMarginBytes = 8 << 10;
 // Enough for the SMs of a large GPU to have several each.
 inline constexpr int64_t kFewestBlocks = 512;
+// Of a block. With 96 or 256, 3x3 on an H200 takes a little longer.
+inline constexpr int64_t kBusyThreads = 128;
 
 // The tiling that keeps the most threads busy with the fewest rows done twice,
 // where threads do whole columns or a few parts of them.
@@ -462,8 +458,7 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
   if ((front + back) * element_bytes > kMarginBytes) return best;
 
   const int64_t depth = SrcDepth(view);
-  const int64_t target = Knob("PT", 128);
-  const int64_t most = Knob("PB", 32768) / element_bytes;
+  const int64_t most = kPieceBytes / element_bytes;
   const int64_t plane = view.src.channel;
   const int64_t across = cols.tasks * view.shared_by;
   double best_score = 0;
@@ -475,11 +470,11 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
     int64_t rows_of_threads = band_tasks;
     int64_t piece, dst_piece;
     if (plane <= most) {
-      planes = least(target / (tasks * across), most / plane);
+      planes = least(kBusyThreads / (tasks * across), most / plane);
       planes = least(planes, CeilDiv(view.batch * depth, kFewestBlocks));
       planes = CeilDiv(depth, CeilDiv(depth, clamp(planes, depth)));
       // Phases are few rows each: better many of them share the weights.
-      rows_of_threads = clamp(target / (planes * across), band_tasks);
+      rows_of_threads = clamp(kBusyThreads / (planes * across), band_tasks);
       rows_of_threads =
           CeilDiv(band_tasks, CeilDiv(band_tasks, rows_of_threads));
       piece = planes * plane;
@@ -491,7 +486,7 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
                 Shape::kSources) *
                cols.src_size;
       };
-      band_tasks = clamp(target / across, tasks);
+      band_tasks = clamp(kBusyThreads / across, tasks);
       while (band_tasks > 1 && piece_of(band_tasks) > most) --band_tasks;
       if (piece_of(band_tasks) > most) continue;
       bands = CeilDiv(tasks, band_tasks);
@@ -508,7 +503,7 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
                          static_cast<double>(rows.cells) /
                          static_cast<double>(tasks * (per_task + halo)) *
                          static_cast<double>(least(blocks, kFewestBlocks)) *
-                         static_cast<double>(least(busy, 128));
+                         static_cast<double>(least(busy, kBusyThreads));
     if (score <= best_score) continue;
     best_score = score;
     best = {per_task, band_tasks, rows_of_threads, planes, bands,
