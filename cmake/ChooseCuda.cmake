@@ -59,6 +59,10 @@ if(TF_DWGRAD_WITH_CUDA)
   get_filename_component(folder "${Nvcc_CUDART_STATIC}" DIRECTORY)
   set(CMAKE_CUDA_FLAGS_INIT "-L${folder}")
   enable_language(CUDA)
+  if(Nvcc_VERSION VERSION_GREATER_EQUAL 12.8)
+    # A fifth of the size.
+    string(APPEND CMAKE_CUDA_FLAGS " --compress-mode=size")
+  endif()
   # Whoever links says where; see the op library.
   set(CMAKE_CUDA_RUNTIME_LIBRARY None)
   message(

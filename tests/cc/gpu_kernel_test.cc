@@ -205,10 +205,12 @@ void TestBadArguments() {
         RunOp(op, problem, kFloat, count, nullptr, nullptr, nullptr) != 0,
         "no such variant");
   }
-  CHECK_THAT(
-      TfDwgradGpuBackpropFilter(&problem, kFloat, kGpuChooseVariant, nullptr,
-                                nullptr, nullptr, nullptr, 0, nullptr) != 0,
-      "no workspace");
+  // The last variant always needs one.
+  const int last =
+      TfDwgradGpuVariantCount(static_cast<int>(ConvOp::kBackpropFilter)) - 1;
+  CHECK_THAT(TfDwgradGpuBackpropFilter(&problem, kFloat, last, nullptr, nullptr,
+                                       nullptr, nullptr, 0, nullptr) != 0,
+             "no workspace");
 }
 
 }  // namespace

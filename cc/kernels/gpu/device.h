@@ -172,6 +172,27 @@ inline dim3 GridOf(int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks));
 }
 
+// How much dynamic shared memory a block may have on the current GPU.
+inline cudaError_t MaxSharedBytes(int64_t* bytes) {
+  int device = 0, value = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(
+        &value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  *bytes = value;
+  return error;
+}
+
+// To be called before a launch; more than 48 KB must be asked for.
+template <typename Kernel>
+cudaError_t AllowSharedBytes(Kernel* kernel, int64_t bytes) {
+  if (bytes <= 48 << 10) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel,
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(void (*kernel)(Parameters...), dim3 grid, int threads,
                    int64_t shared_bytes, cudaStream_t stream,

@@ -5,6 +5,7 @@
 #define TF_DWGRAD_CC_KERNELS_GPU_FILTER_GRADIENT_H_
 
 #include "cc/kernels/gpu/filter_gradient_general.h"
+#include "cc/kernels/gpu/filter_gradient_rolling.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
 
@@ -17,6 +18,9 @@ cudaError_t LaunchFilterGradient(FilterGradientVariant variant,
                                  void* filter_gradient, void* workspace,
                                  cudaStream_t stream) {
   switch (variant) {
+    case FilterGradientVariant::kRolling:
+      return LaunchFilterGradientRolling<T>(view, input, gradient,
+                                            filter_gradient, workspace, stream);
     case FilterGradientVariant::kStrips:
       return LaunchFilterGradientStrips<T>(view, input, gradient,
                                            filter_gradient, workspace, stream);

@@ -9,7 +9,7 @@
 
 namespace tf_dwgrad {
 
-enum class FilterGradientVariant { kStrips, kGeneral };
+enum class FilterGradientVariant { kRolling, kStrips, kGeneral };
 
 // `workspace` holds num_chunks partial sums of every filter element, as
 // accumulators.

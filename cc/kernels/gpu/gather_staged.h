@@ -107,8 +107,8 @@ __device__ __forceinline__ void StageRow(const StagedView& view, const T* row,
       if (src_col < 0 || src_col >= size || first_channel + lane >= depth) {
         continue;
       }
-      CopyAsync16(&slot[col * kPitch + lane],
-                  row + src_col * gather.src.col + first_channel + lane);
+      CopyAsync<16>(&slot[col * kPitch + lane],
+                    row + src_col * gather.src.col + first_channel + lane);
     }
     return;
   }

@@ -9,7 +9,15 @@
 
 namespace tf_dwgrad {
 
-enum class GatherVariant { kRolling, kStaged, kGeneral };
+enum class GatherVariant {
+  kPlanes,
+  kRolling,
+  kSliding,
+  kDirect,
+  kTiles,
+  kStaged,
+  kGeneral
+};
 
 template <typename T>
 cudaError_t LaunchGather(GatherVariant variant, const GatherView& view,

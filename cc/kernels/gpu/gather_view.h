@@ -5,6 +5,8 @@
 #ifndef TF_DWGRAD_CC_KERNELS_GPU_GATHER_VIEW_H_
 #define TF_DWGRAD_CC_KERNELS_GPU_GATHER_VIEW_H_
 
+#include <utility>
+
 #include "cc/kernels/gather_plan.h"
 #include "cc/kernels/gpu/gpu_problem.h"
 
@@ -35,6 +37,8 @@ struct GatherView {
   int64_t passes;
   int64_t shared_by;
   int64_t filter_depth;
+  int64_t filter_row;  // elements from a tap to the next
+  int64_t filter_col;
   ImageStrides src;
   ImageStrides dst;
   bool channels_last;
@@ -56,6 +60,8 @@ inline GatherView MakeGatherView(const GpuConvProblem& problem, bool backward) {
   view.cols = plan(problem.cols);
   view.batch = problem.batch;
   view.filter_depth = problem.in_depth * problem.depth_multiplier;
+  view.filter_row = problem.cols.filter * view.filter_depth;
+  view.filter_col = view.filter_depth;
   view.dst_depth = backward ? problem.in_depth : view.filter_depth;
   view.passes = backward ? problem.depth_multiplier : 1;
   view.shared_by = backward ? 1 : problem.depth_multiplier;
@@ -68,6 +74,16 @@ inline GatherView MakeGatherView(const GpuConvProblem& problem, bool backward) {
   view.channels_last = channels_last;
   view.backward = backward;
   return view;
+}
+
+// The same with rows for columns.
+inline GatherView Transposed(const GatherView& view) {
+  GatherView transposed = view;
+  std::swap(transposed.rows, transposed.cols);
+  std::swap(transposed.filter_row, transposed.filter_col);
+  std::swap(transposed.src.row, transposed.src.col);
+  std::swap(transposed.dst.row, transposed.dst.col);
+  return transposed;
 }
 
 // Whether 32 bits are enough for every offset within an image, its borders and

@@ -1,7 +1,12 @@
 #include "cc/kernels/gpu/filter_gradient_general.h"
+#include "cc/kernels/gpu/filter_gradient_rolling.h"
 #include "cc/kernels/gpu/filter_gradient_strips.h"
 #include "cc/kernels/gpu/filter_gradient_variants.h"
+#include "cc/kernels/gpu/gather_direct.h"
+#include "cc/kernels/gpu/gather_planes.h"
 #include "cc/kernels/gpu/gather_rolling.h"
+#include "cc/kernels/gpu/gather_sliding.h"
+#include "cc/kernels/gpu/gather_tiles.h"
 #include "cc/kernels/gpu/gather_variants.h"
 #include "cc/kernels/gpu/gpu_kernel.h"
 
@@ -26,8 +31,25 @@ int64_t MostTaps(const GatherPlan& plan) {
 }
 
 constexpr GatherChoice kGatherChoices[] = {
+    {GatherVariant::kPlanes, "planes", PlanesApply,
+     [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kRolling, "rolling",
      [](const GatherView& view, int64_t) { return RollingApplies(view); },
+     [](const GatherView& view, int64_t element_bytes) {
+       // It takes the channels of a depth multiplier one by one.
+       return view.shared_by == 1 || !DirectApplies(view, element_bytes);
+     }},
+    {GatherVariant::kSliding, "sliding",
+     [](const GatherView& view, int64_t) { return SlidingApplies(view); },
+     [](const GatherView& view, int64_t) {
+       // A warp has 64 channels; and with few taps, staging takes longer than
+       // the products.
+       return view.dst_depth >= 32 &&
+              MostTaps(view.rows) * MostTaps(view.cols) >= 32;
+     }},
+    {GatherVariant::kDirect, "direct", DirectApplies,
+     [](const GatherView&, int64_t) { return true; }},
+    {GatherVariant::kTiles, "tiles", TilesApply,
      [](const GatherView&, int64_t) { return true; }},
     {GatherVariant::kStaged, "staged",
      [](const GatherView& view, int64_t) { return ImagesFit32Bits(view); },
@@ -47,16 +69,32 @@ struct FilterGradientChoice {
   const char* name;
   bool (*applies)(const FilterGradientView& view, int64_t element_bytes);
   bool (*pays)(const FilterGradientView& view, int64_t element_bytes);
-  int64_t (*chunks)(const FilterGradientView& view);
+  // Cuts into chunks; returns for how many partial sums there has to be room.
+  int64_t (*split)(int64_t element_bytes, FilterGradientView* view);
 };
 
 constexpr FilterGradientChoice kFilterGradientChoices[] = {
+    {FilterGradientVariant::kRolling, "rolling",
+     [](const FilterGradientView& view, int64_t) { return MarchesApply(view); },
+     [](const FilterGradientView& view, int64_t) { return MarchesPay(view); },
+     [](int64_t element_bytes, FilterGradientView* view) {
+       view->num_chunks = MarchChunks(*view, element_bytes);
+       return view->num_chunks > 1 ? view->num_chunks : 0;
+     }},
     {FilterGradientVariant::kStrips, "strips",
      [](const FilterGradientView& view, int64_t) { return StripsApply(view); },
-     [](const FilterGradientView&, int64_t) { return true; }, StripChunks},
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t, FilterGradientView* view) {
+       SplitIntoChunks(StripChunks(*view), view);
+       return view->num_chunks;
+     }},
     {FilterGradientVariant::kGeneral, "general",
      [](const FilterGradientView&, int64_t) { return true; },
-     [](const FilterGradientView&, int64_t) { return true; }, GeneralChunks},
+     [](const FilterGradientView&, int64_t) { return true; },
+     [](int64_t, FilterGradientView* view) {
+       SplitIntoChunks(GeneralChunks(*view), view);
+       return view->num_chunks;
+     }},
 };
 
 // The choice of that number, or the best; null if there is none.
@@ -152,8 +190,8 @@ FilterGradientPlan PlanFilterGradient(const GpuConvProblem& problem,
   plan.workspace_bytes = 0;
   plan.choice = Choose(kFilterGradientChoices, plan.view, type, variant);
   if (plan.choice == nullptr) return plan;
-  SplitIntoChunks(plan.choice->chunks(plan.view), &plan.view);
-  plan.workspace_bytes = plan.view.num_chunks * plan.view.filter_size *
+  const int64_t partial_sums = plan.choice->split(SizeOf(type), &plan.view);
+  plan.workspace_bytes = partial_sums * plan.view.filter_size *
                          (type == ElementType::kFloat64 ? 8 : 4);
   return plan;
 }

@@ -33,12 +33,35 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 
 using cudaStream_t = struct CUstream_st*;
 
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeProgrammaticStreamSerialization
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim;
   dim3 blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  const cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 // Of the thread that runs now.
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -57,7 +80,22 @@ namespace gpu_on_host {
 // Shared memory starts as NaNs in every block.
 void RunGrid(const cudaLaunchConfig_t& config,
              const std::function<void()>& thread);
+
+constexpr int kMaxSharedBytes = 96 << 10;
 }  // namespace gpu_on_host
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which,
+                                          int) {
+  *value = which == cudaDevAttrComputeCapabilityMajor
+               ? 9
+               : gpu_on_host::kMaxSharedBytes;
+  return cudaSuccess;
+}
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  return bytes <= gpu_on_host::kMaxSharedBytes ? cudaSuccess
+                                               : cudaErrorInvalidValue;
+}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config,
@@ -77,6 +115,22 @@ inline float __uint_as_float(unsigned bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
+}
+inline unsigned __float_as_uint(float value) {
+  unsigned bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+// Byte i of the result is the one of the eight that nibble i of `selector`
+// names.
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  unsigned result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const unsigned byte = selector >> (4 * i) & 7;
+    result |= static_cast<unsigned>(bytes >> (8 * byte) & 0xff) << (8 * i);
+  }
+  return result;
 }
 
 struct __half {

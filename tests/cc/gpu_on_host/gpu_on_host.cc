@@ -25,7 +25,6 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace gpu_on_host {
 namespace {
 
-constexpr size_t kMaxSharedBytes = 48 << 10;
 constexpr size_t kSharedGuard = 512;
 constexpr unsigned char kPoison = 0xff;  // a NaN in every type
 
