@@ -575,11 +575,9 @@ cudaError_t LaunchPlanesMarch(const GatherView& view, const void* src,
   shared = CeilDiv(shared, kUnit) * kUnit;
   planes.dst_offset = static_cast<int32_t>(shared);
   const int64_t with_dst = shared + tiling.dst_piece + kUnit;
-  const int knob = Knob("PS", 1);
-  const bool staged =
-      kMarch == March::kByOne &&
-      with_dst * static_cast<int64_t>(sizeof(T)) <= (48 << 10) &&
-      (knob == 2 || (knob == 1 && !planes.paired));
+  // By way of shared memory where threads would store single elements.
+  const bool staged = kMarch == March::kByOne && !planes.paired &&
+                      with_dst * static_cast<int64_t>(sizeof(T)) <= (48 << 10);
   if (staged) shared = with_dst;
   const auto kernel =
       staged ? GatherPlanes<T, kSize, kMarch, kCells, kMarch == March::kByOne>
