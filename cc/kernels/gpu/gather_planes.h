@@ -78,9 +78,15 @@ __device__ __forceinline__ void StorePiece(const T* from, int32_t size, T* to) {
   if (thread < size - done) to[done + thread] = from[done + thread];
 }
 
+// So many fit an SM. Before sm_90, one more would make 5x5 spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+inline constexpr int kPlanesBlocksOf5 = 2;
+#else
+inline constexpr int kPlanesBlocksOf5 = 3;
+#endif
 template <typename T, int kSize>
 inline constexpr int kPlanesBlocks = (kSize == 7   ? 2
-                                      : kSize == 5 ? 3
+                                      : kSize == 5 ? kPlanesBlocksOf5
                                                    : 4) /
                                      (sizeof(T) == 8 ? 2 : 1);
 
