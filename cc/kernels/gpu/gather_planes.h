@@ -78,9 +78,15 @@ __device__ __forceinline__ void StorePiece(const T* from, int32_t size, T* to) {
   if (thread < size - done) to[done + thread] = from[done + thread];
 }
 
+// So many fit an SM. Before sm_90, one more would make 5x5 spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+inline constexpr int kPlanesBlocksOf5 = 2;
+#else
+inline constexpr int kPlanesBlocksOf5 = 3;
+#endif
 template <typename T, int kSize>
 inline constexpr int kPlanesBlocks = (kSize == 7   ? 2
-                                      : kSize == 5 ? 3
+                                      : kSize == 5 ? kPlanesBlocksOf5
                                                    : 4) /
                                      (sizeof(T) == 8 ? 2 : 1);
 
@@ -433,8 +439,13 @@ inline constexpr int64_t kPieceBytes = 32 << 10;
 inline constexpr int64_t kMarginBytes = 8 << 10;
 // Enough for the SMs of a large GPU to have several each.
 inline constexpr int64_t kFewestBlocks = 512;
-// Of a block. With 96 or 256, 3x3 on an H200 takes a little longer.
-inline constexpr int64_t kBusyThreads = 128;
+// Of a block. On an H200, 3x3 takes 1 to 3 % longer with 128, larger filters up
+// to 6 % longer with 256.
+template <int kSize>
+inline constexpr int64_t kBusyThreads = kSize == 3 ? 256 : 128;
+// With what is stored by way of shared memory; more would leave an SM too few
+// blocks.
+inline constexpr int64_t kStagedBytes = 40 << 10;
 
 // The tiling that keeps the most threads busy with the fewest rows done twice,
 // where threads do whole columns or a few parts of them.
@@ -470,11 +481,12 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
     int64_t rows_of_threads = band_tasks;
     int64_t piece, dst_piece;
     if (plane <= most) {
-      planes = least(kBusyThreads / (tasks * across), most / plane);
+      planes = least(kBusyThreads<kSize> / (tasks * across), most / plane);
       planes = least(planes, CeilDiv(view.batch * depth, kFewestBlocks));
       planes = CeilDiv(depth, CeilDiv(depth, clamp(planes, depth)));
       // Phases are few rows each: better many of them share the weights.
-      rows_of_threads = clamp(kBusyThreads / (planes * across), band_tasks);
+      rows_of_threads =
+          clamp(kBusyThreads<kSize> / (planes * across), band_tasks);
       rows_of_threads =
           CeilDiv(band_tasks, CeilDiv(band_tasks, rows_of_threads));
       piece = planes * plane;
@@ -486,7 +498,7 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
                 Shape::kSources) *
                cols.src_size;
       };
-      band_tasks = clamp(kBusyThreads / across, tasks);
+      band_tasks = clamp(kBusyThreads<kSize> / across, tasks);
       while (band_tasks > 1 && piece_of(band_tasks) > most) --band_tasks;
       if (piece_of(band_tasks) > most) continue;
       bands = CeilDiv(tasks, band_tasks);
@@ -503,7 +515,7 @@ PlanesTiling FindPlanesTiling(const GatherView& view, int64_t element_bytes,
                          static_cast<double>(rows.cells) /
                          static_cast<double>(tasks * (per_task + halo)) *
                          static_cast<double>(least(blocks, kFewestBlocks)) *
-                         static_cast<double>(least(busy, kBusyThreads));
+                         static_cast<double>(least(busy, 128));
     if (score <= best_score) continue;
     best_score = score;
     best = {per_task, band_tasks, rows_of_threads, planes, bands,
@@ -575,13 +587,15 @@ cudaError_t LaunchPlanesMarch(const GatherView& view, const void* src,
   shared = CeilDiv(shared, kUnit) * kUnit;
   planes.dst_offset = static_cast<int32_t>(shared);
   const int64_t with_dst = shared + tiling.dst_piece + kUnit;
-  // By way of shared memory where threads would store single elements.
-  const bool staged = kMarch == March::kByOne && !planes.paired &&
-                      with_dst * static_cast<int64_t>(sizeof(T)) <= (48 << 10);
+  // By way of shared memory where threads would store two columns one by one.
+  // Single columns, and bands or single planes, take longer that way.
+  constexpr bool kMayStage = kMarch == March::kByOne && kCells > 1;
+  const bool staged =
+      kMayStage && !planes.paired && tiling.planes > 1 &&
+      with_dst * static_cast<int64_t>(sizeof(T)) <= kStagedBytes;
   if (staged) shared = with_dst;
-  const auto kernel =
-      staged ? GatherPlanes<T, kSize, kMarch, kCells, kMarch == March::kByOne>
-             : GatherPlanes<T, kSize, kMarch, kCells, false>;
+  const auto kernel = staged ? GatherPlanes<T, kSize, kMarch, kCells, kMayStage>
+                             : GatherPlanes<T, kSize, kMarch, kCells, false>;
   return Launch(
       kernel, GridOf(view.batch * planes.channel_groups * planes.bands),
       static_cast<int>(threads), shared * static_cast<int64_t>(sizeof(T)),

@@ -24,6 +24,12 @@ inline constexpr int kTileRows = 2;
 inline constexpr int kTileCols = 8;
 inline constexpr int kQuad = 4;  // elements loaded at a time
 inline constexpr int kTilesThreads = 320;
+// So many blocks fit an SM. Before sm_90, two would make it spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+inline constexpr int kTilesBlocks = 1;
+#else
+inline constexpr int kTilesBlocks = 2;
+#endif
 inline constexpr int64_t kTilesBytes = 47 << 10;
 
 struct TilesView {
@@ -143,7 +149,8 @@ __device__ __forceinline__ void AddTileRow(const Sum* even, const Sum* odd,
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kTilesThreads, sizeof(T) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(kTilesThreads,
+                                  sizeof(T) == 8 ? 1 : kTilesBlocks)
     GatherTiles(TilesView view, const T* __restrict__ src,
                 const T* __restrict__ filter, T* __restrict__ dst) {
   using Sum = Accumulator<T>;
