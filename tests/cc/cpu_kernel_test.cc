@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 #include <utility>
 #include <vector>
@@ -17,26 +18,40 @@
 namespace tf_dwgrad {
 namespace {
 
-void TestOp(Random& random, const Problem& problem, ConvOp op,
-            ElementType type) {
+// The result begins so many bytes behind a line of memory.
+void TestOp(Random& random, const Problem& problem, ConvOp op, ElementType type,
+            int64_t offset = 0) {
   const CpuKernel kernel(op, type, problem.geometry);
   GuardedMemory workspace(static_cast<int64_t>(kernel.workspace_bytes()));
+  const auto run = [&](const void* first, const void* second, void* result) {
+    // Both phases in random pieces and order.
+    kernel.RunAll(first, second, result, workspace.data(),
+                  [&](int64_t units, double, auto do_units) {
+                    std::vector<std::pair<int64_t, int64_t>> pieces;
+                    for (int64_t begin = 0; begin < units;) {
+                      const int64_t end = std::min<int64_t>(
+                          units, begin + 1 + random() % units);
+                      pieces.emplace_back(begin, end);
+                      begin = end;
+                    }
+                    std::shuffle(pieces.begin(), pieces.end(), random);
+                    for (const auto& [begin, end] : pieces)
+                      do_units(begin, end);
+                  });
+  };
   CheckOp(random, problem, op, type, "cpu", false,
           [&](const void* first, const void* second, void* result) {
-            // Both phases in random pieces and order.
-            kernel.RunAll(first, second, result, workspace.data(),
-                          [&](int64_t units, double, auto do_units) {
-                            std::vector<std::pair<int64_t, int64_t>> pieces;
-                            for (int64_t begin = 0; begin < units;) {
-                              const int64_t end = std::min<int64_t>(
-                                  units, begin + 1 + random() % units);
-                              pieces.emplace_back(begin, end);
-                              begin = end;
-                            }
-                            std::shuffle(pieces.begin(), pieces.end(), random);
-                            for (const auto& [begin, end] : pieces)
-                              do_units(begin, end);
-                          });
+            if (offset == 0) {
+              run(first, second, result);
+              return;
+            }
+            const int64_t bytes =
+                ResultElements(op, problem.geometry) * SizeOf(type);
+            GuardedMemory moved(bytes + offset);
+            run(first, second, moved.data() + offset);
+            std::memcpy(result, moved.data() + offset, bytes);
+            CHECK_THAT(moved.guards_are_intact(),
+                       "writes outside its result: " << problem.text);
           });
   CHECK_THAT(workspace.guards_are_intact(),
              "writes outside its workspace: " << problem.text);
@@ -269,6 +284,115 @@ void TestVectorsAlongRows(Random& random) {
   TestOp(random, problem, ConvOp::kBackpropInput, ElementType::kFloat32);
 }
 
+// Whether an image is cut into so many strips, of which no other gather makes
+// as many units.
+bool HasStrips(int64_t strips, const Problem& problem, ConvOp op,
+               ElementType type) {
+  return CpuKernel(op, type, problem.geometry).num_units() == strips;
+}
+
+// Which problems are done by sums of three rows that roll down the image.
+void TestWhatIsRolled() {
+  const AxisGeometry rows = {28, 28, 3, 1, 1, 1};
+  const AxisGeometry cols = {15, 15, 3, 1, 1, 1};
+  constexpr int64_t kStrips = 4 * 3;  // of 7 rows by 5 columns
+  const auto& rolling = ChosenKernels().kernels->gather_rolling;
+  const bool can_roll =
+      rolling[static_cast<int>(ElementType::kFloat32)] != nullptr;
+  CHECK_THAT(can_roll == (ChosenKernels().kernels->vector_bytes == 64),
+             "AVX-512 has registers for it");
+  const bool streams = std::getenv("TF_DWGRAD_STREAM_BYTES") != nullptr;
+  for (const ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+    constexpr ElementType kType = ElementType::kFloat32;
+    for (const ElementType type :
+         {ElementType::kHalf, ElementType::kFloat32, ElementType::kFloat64}) {
+      for (const int64_t depth : {32, 96, 512}) {
+        const Problem problem = ChannelsLast(1, rows, cols, depth);
+        CHECK_THAT(HasStrips(kStrips, problem, op, type) == can_roll,
+                   problem.text);
+        CHECK_THAT(!HasStrips(kStrips, problem, op, ElementType::kBFloat16),
+                   problem.text);
+      }
+      // Pixels that are no whole lines, which do not go past the caches.
+      const Problem problem = ChannelsLast(1, rows, cols, /*depth=*/20);
+      CHECK_THAT(
+          HasStrips(kStrips, problem, op, type) == (can_roll && !streams),
+          problem.text);
+    }
+    const AxisGeometry valid = {17, 15, 3, 1, 1, 0};
+    const AxisGeometry full = {15, 17, 3, 1, 1, 2};
+    const Problem as_small = ChannelsLast(
+        1, rows, op == ConvOp::kForward ? valid : full, /*depth=*/64);
+    CHECK_THAT(HasStrips(kStrips, as_small, op, kType) == can_roll,
+               as_small.text);
+    // What a strip sees of all channels is too much.
+    const Problem deep = ChannelsLast(1, rows, cols, /*depth=*/2048);
+    CHECK_THAT(HasStrips(2 * kStrips, deep, op, kType) == can_roll, deep.text);
+    // Two phases of rows, of two bands each; five of columns, of one strip.
+    const Problem dilated = ChannelsLast(1, {28, 28, 3, 1, 2, 2},
+                                         {25, 25, 3, 1, 5, 5}, /*depth=*/64);
+    CHECK_THAT(HasStrips(2 * 2 * 5, dilated, op, kType) == can_roll,
+               dilated.text);
+
+    for (const AxisGeometry& other :
+         {AxisGeometry{15, 15, 3, 1, 5, 5}, AxisGeometry{15, 15, 5, 1, 1, 2},
+          AxisGeometry{15, 15, 2, 1, 1, 1}, AxisGeometry{15, 8, 3, 2, 1, 1}}) {
+      const Problem problem = ChannelsLast(1, rows, other, /*depth=*/64);
+      CHECK_THAT(!HasStrips(kStrips, problem, op, kType), problem.text);
+    }
+    Problem problem = ChannelsLast(1, rows, cols, /*depth=*/8);
+    CHECK_THAT(!HasStrips(kStrips, problem, op, kType), "less than a vector");
+    problem = ChannelsLast(1, rows, cols, /*depth=*/64);
+    problem.geometry.depth_multiplier = 2;
+    CHECK_THAT(!HasStrips(kStrips, problem, op, kType), "a depth multiplier");
+    problem.geometry.depth_multiplier = 1;
+    problem.geometry.data_format = DataFormat::kNCHW;
+    CHECK_THAT(!HasStrips(kStrips, problem, op, kType), "NCHW");
+  }
+}
+
+// Such problems: images of one strip and one band to several, of any width and
+// height, with padding that is missing, or more than the filter sees; phases of
+// a dilation; and pixels whose addresses have the same lower bits, or whose
+// channels are cut into blocks.
+void TestRolled(Random& random) {
+  const auto padded = [](int64_t in, int64_t dilation, int64_t before,
+                         int64_t after) -> AxisGeometry {
+    return {in, in + before + after - 2 * dilation, 3, 1, dilation, before};
+  };
+  const auto test = [&](const AxisGeometry& rows, const AxisGeometry& cols,
+                        int64_t depth) {
+    if (rows.out < 1 || cols.out < 1) return;
+    const Problem problem = ChannelsLast(1 + random() % 2, rows, cols, depth);
+    for (const ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+      for (const ElementType type :
+           {ElementType::kHalf, ElementType::kFloat32, ElementType::kFloat64}) {
+        TestOp(random, problem, op, type, Pick(random, {0, 0, 0, 16}));
+      }
+    }
+  };
+  for (int64_t height = 1; height <= 30; ++height) {
+    for (int64_t width = 1; width <= 30; ++width) {
+      const int64_t depth = Pick(random, {16, 32, 37, 64});
+      if (random() % 2 == 0) {
+        test(padded(height, 1, 1, 1), padded(width, 1, 1, 1), depth);
+      } else {
+        const int64_t most = Pick(random, {1, 3, 6});
+        test(padded(height, 1, random() % most, random() % most),
+             padded(width, 1, random() % most, random() % most), depth);
+      }
+      if (random() % 8 != 0) continue;
+      const int64_t dilation = 2 + random() % 3;
+      test(padded(height, dilation, dilation, dilation),
+           padded(width, dilation, random() % 9, random() % 9), depth);
+    }
+  }
+  for (const int64_t depth : {512, 1024, 1440, 2304}) {
+    test(padded(9, 1, 1, 1), padded(10, 1, 1, 1), depth);
+    test(padded(11, 2, 2, 2), padded(17, 2, 2, 2), depth);
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -320,6 +444,8 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestCopied(random);
   tf_dwgrad::TestFewPlanes(random);
   tf_dwgrad::TestVectorsAlongRows(random);
+  tf_dwgrad::TestWhatIsRolled();
+  tf_dwgrad::TestRolled(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

@@ -274,6 +274,41 @@ bool CompetesForOneSet(const GatherProblem& problem, ElementType type) {
          cols.num_phases * pixel_bytes % kSetStep == 0;
 }
 
+// Whether sums of three rows roll down the image, where the CPU's kernels have
+// that for the type.
+bool UsesRollingGather(const GatherProblem& problem, const KernelTable& kernels,
+                       ElementType type) {
+  const auto suits = [](const GatherPlan& plan) {
+    return plan.filter_size == kRollingTaps && plan.stride == 1;
+  };
+  // Strips of fewer columns take as many instructions as others.
+  constexpr int64_t kLeastCols = 4;
+  // What waits for the other half of a line takes its time.
+  constexpr int64_t kMostHalfCols = 64;
+  const GatherPlan& cols = problem.cols;
+  const bool cols_suffice =
+      SizeOf(type) == 2
+          ? cols.num_phases == 1 && cols.dst_size <= kMostHalfCols
+          : cols.num_phases == 1 || PhaseSize(cols, 0) >= kLeastCols;
+  return kernels.gather_rolling[static_cast<int>(type)] != nullptr &&
+         suits(problem.rows) && suits(cols) && cols_suffice &&
+         (!problem.beyond_cache ||
+          problem.in_depth * SizeOf(type) % kLineBytes == 0);
+}
+
+// So many channels of what a strip sees that it stays in the second cache, next
+// to what the next one will.
+int64_t RollingChannels(const GatherProblem& problem, ElementType type,
+                        int64_t line) {
+  const auto most_seen = [](const GatherPlan& plan, int64_t parts) {
+    return CeilDiv(PhaseSize(plan, 0), parts) + kRollingTaps - 1;
+  };
+  const int64_t seen_bytes = most_seen(problem.rows, RollingBands(problem)) *
+                             most_seen(problem.cols, RollingStrips(problem)) *
+                             SizeOf(type);
+  return std::max(line, kSecondCacheBytes / (3 * seen_bytes) / line * line);
+}
+
 // The sets of the first cache that a channel of pixels of so many bytes can be
 // in.
 int64_t CacheSets(int64_t pixel_bytes) {
@@ -469,6 +504,16 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   problem.folded = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
+    if (UsesRollingGather(problem, kernels, type)) {
+      gather_kernel_ = kernels.gather_rolling[type_index];
+      const int64_t line = kLineBytes / SizeOf(type);
+      SplitChannels(&problem, dst_depth, line,
+                    RollingChannels(problem, type, line));
+      num_units_ = RollingUnits(problem);
+      set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_,
+                      0.1);
+      return;
+    }
     gather_kernel_ = kernels.gather_direct[type_index];
     const int64_t filter_taps =
         problem.rows.filter_size * problem.cols.filter_size;

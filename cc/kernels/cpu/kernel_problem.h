@@ -124,6 +124,27 @@ static inline int64_t TilesDown(const GatherProblem& problem) {
          problem.tile_rows;
 }
 
+// How a rolling gather cuts the phases of an image: into bands of about so many
+// rows, and those into strips of so many columns at most. Sums of three rows of
+// those, nine taps and a pixel take 31 registers.
+inline constexpr int64_t kRollingRows = 7;
+inline constexpr int64_t kMostRollingRows = kRollingRows * 3 / 2;
+inline constexpr int kRollingCols = 7;
+inline constexpr int kRollingTaps = 3;
+static inline int64_t RollingBands(const GatherProblem& problem) {
+  const int64_t bands =
+      (PhaseSize(problem.rows, 0) + kRollingRows / 2) / kRollingRows;
+  return bands > 1 ? bands : 1;
+}
+static inline int64_t RollingStrips(const GatherProblem& problem) {
+  return (PhaseSize(problem.cols, 0) + kRollingCols - 1) / kRollingCols;
+}
+static inline int64_t RollingUnits(const GatherProblem& problem) {
+  return problem.batch * problem.num_blocks * PhaseCount(problem.rows) *
+         RollingBands(problem) * PhaseCount(problem.cols) *
+         RollingStrips(problem);
+}
+
 // Each kernel does the units [begin, end) of its problem. Units write disjoint
 // parts of the result, and what one writes does not depend on the others.
 typedef void (*GatherKernel)(const GatherProblem& problem, const void* src,
@@ -151,6 +172,7 @@ struct KernelTable {
   bool takes_apart;   // bfloat16; see EvenOddBFloat16
   bool pairs_rows;    // of it, too; see PairedBFloat16
   GatherKernel gather_direct[kNumElementTypes];
+  GatherKernel gather_rolling[kNumElementTypes];  // null where it does not pay
   GatherKernel gather_multiplied[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_along_rows[kNumElementTypes];

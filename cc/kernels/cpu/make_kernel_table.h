@@ -12,6 +12,7 @@
 //   kPairBlocks      whether they are used with more than kMaxTaps, too
 //   kPairCols        positions in each row of such a tile; together with twice
 //   kPairNarrowCols  as many weights they should fit
+//   kRolls           whether rolling gathers fit them; see kRollingCols
 //   kTakesApart      whether bfloat16 is read as EvenOddBFloat16
 //   kPairsRows       whether it can be read as PairedBFloat16
 //   kMaxSums         taps whose sums the filter gradient keeps in registers
@@ -29,6 +30,7 @@
 #include "cc/kernels/cpu/gather_multiplied.h"
 #include "cc/kernels/cpu/gather_packed.h"
 #include "cc/kernels/cpu/gather_planes.h"
+#include "cc/kernels/cpu/gather_rolling.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 
 namespace tf_dwgrad {
@@ -38,6 +40,9 @@ template <typename Isa, typename T>
 constexpr void AddKernels(ElementType type, KernelTable* table) {
   const int slot = static_cast<int>(type);
   table->gather_direct[slot] = GatherDirect<Isa, T>;
+  if constexpr (Isa::kRolls && kRollingPays<T>) {
+    table->gather_rolling[slot] = GatherRolling<Isa, T>;
+  }
   table->gather_multiplied[slot] = GatherMultiplied<Isa, T>;
   table->gather_packed[slot] = GatherPacked<Isa, T>;
   table->gather_along_rows[slot] = GatherAlongRows<Isa, T>;
@@ -57,6 +62,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kPairBlocks,
           Isa::kTakesApart,
           Isa::kPairsRows,
+          {},
           {},
           {},
           {},

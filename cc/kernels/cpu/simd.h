@@ -463,6 +463,22 @@ inline V UpperThenLower(V upper, V lower) {
   return result;
 }
 
+// Two halves of a line as one vector, without the way through memory. With a
+// mask, because GCC warns of a variable in the one without.
+template <typename V>
+inline auto JoinHalves(V lower, V upper) {
+  typedef Vector<unsigned char, 2 * sizeof(V)> Line;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Line) == 64) {
+    return BitCast<Line>(_mm512_maskz_inserti64x4(
+        0xff, _mm512_castsi256_si512(BitCast<__m256i>(lower)),
+        BitCast<__m256i>(upper), 1));
+  }
+#endif
+  const V both[2] = {lower, upper};
+  return LoadBits<Line>(both);
+}
+
 inline void FinishStreaming() {
 #if defined(__x86_64__)
   _mm_sfence();
