@@ -400,9 +400,12 @@ void RollDownStrips(const GatherProblem& problem, const T* src, const T* filter,
   if (begin == end) return;
   RollingStripWalk<T> walk(problem, src, filter, dst, begin);
   RollingStrip<T> next = walk.Next();
+  const int64_t units = RollingUnits(problem);
   for (int64_t unit = begin; unit < end; ++unit) {
     const RollingStrip<T> strip = next;
-    if (unit + 1 < end) next = walk.Next();
+    // Behind the last strip of a piece of the work, as a rule the thread goes
+    // on with the next piece.
+    if (unit + 1 < units) next = walk.Next();
     // Rows that exist for those that exist here.
     const T* const prefetch =
         next.src + next.src_col_step +
