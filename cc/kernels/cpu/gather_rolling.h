@@ -153,8 +153,7 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
   typedef Vector<typename AccumulatorOf<T>::type, N> V;
   constexpr int kCols = kRollingCols;
   constexpr int kTaps = kRollingTaps;
-  constexpr bool kLate =
-      kStores == RollingStores::kStreamedLate && N * sizeof(T) == kLineBytes;
+  constexpr bool kLate = kStores == RollingStores::kStreamedLate;
   constexpr bool kWaits = kStores != RollingStores::kCached &&
                           (kLate || N * sizeof(T) < kLineBytes);
   T waiting[kWaits ? kMostRollingRows * kCols * N : 1];
@@ -300,6 +299,15 @@ class RollingStripWalk {
     band_ = next_digit(bands_);
     row_phase_ = next_digit(PhaseCount(problem.rows));
     image_ = unit;
+    const GatherPlan& rows = problem.rows;
+    const GatherPlan& cols = problem.cols;
+    const int64_t depth = problem.in_depth;
+    of_all_.src_row_step = rows.pitch * cols.src_size * depth;
+    of_all_.src_col_step = cols.pitch * depth;
+    of_all_.dst_row_step = rows.num_phases * cols.dst_size * depth;
+    of_all_.dst_col_step = cols.num_phases * depth;
+    of_all_.tap_row_step = rows.tap_step * kRollingTaps * depth;
+    of_all_.tap_col_step = cols.tap_step * depth;
     BeginStrips();
   }
 
@@ -349,12 +357,6 @@ class RollingStripWalk {
     const int64_t src_row = down.run.first_src + row * rows.pitch;
     const int64_t dst_row = row_phase_ + row * rows.num_phases;
     const int64_t channel = block_ * problem_.channel_block;
-    of_all_.src_row_step = rows.pitch * cols.src_size * depth;
-    of_all_.src_col_step = cols.pitch * depth;
-    of_all_.dst_row_step = rows.num_phases * cols.dst_size * depth;
-    of_all_.dst_col_step = cols.num_phases * depth;
-    of_all_.tap_row_step = rows.tap_step * kRollingTaps * depth;
-    of_all_.tap_col_step = cols.tap_step * depth;
     of_all_.src = src_ +
                   (image_ * rows.src_size + src_row) * cols.src_size * depth +
                   channel;
@@ -414,21 +416,8 @@ void RollDownStrips(const GatherProblem& problem, const T* src, const T* filter,
       SumRollingStrip<static_cast<Border>(decltype(border)::kValue), kStores,
                       N>(strip, prefetch);
     };
-    const int64_t missing_right = kRollingWindow - strip.window_cols.end;
-    if (strip.cols < kRollingCols || strip.window_cols.begin > 1 ||
-        missing_right > 1) {
-      sum(Int<kAnyBorder>());
-    } else if (missing_right == 0) {
-      if (strip.window_cols.begin == 0) {
-        sum(Int<kNoBorder>());
-      } else {
-        sum(Int<kLeftBorder>());
-      }
-    } else if (strip.window_cols.begin == 0) {
-      sum(Int<kRightBorder>());
-    } else {
-      sum(Int<kBothBorders>());
-    }
+    WithBorder<kRollingWindow, kRollingTaps, /*kKnown=*/true>(
+        strip.window_cols, strip.cols == kRollingCols, sum);
   }
 }
 
@@ -451,8 +440,12 @@ void GatherRolling(const GatherProblem& problem, const void* src,
     run(Int<static_cast<int>(RollingStores::kCached)>());
     return;
   }
-  if (N * sizeof(T) == kLineBytes && pixel_bytes % kAliasStep == 0) {
-    run(Int<static_cast<int>(RollingStores::kStreamedLate)>());
+  // Where a vector is half a line, every other one is late anyway.
+  constexpr RollingStores kWhereAliased = N * sizeof(T) == kLineBytes
+                                              ? RollingStores::kStreamedLate
+                                              : RollingStores::kStreamed;
+  if (pixel_bytes % kAliasStep == 0) {
+    run(Int<static_cast<int>(kWhereAliased)>());
   } else {
     run(Int<static_cast<int>(RollingStores::kStreamed)>());
   }

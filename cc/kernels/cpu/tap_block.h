@@ -82,6 +82,35 @@ constexpr int MissingOnRight(Border border, int taps) {
   return border == kRightBorder || border == kBothBorders ? taps / 2 : 0;
 }
 
+// Calls f with the border of a window of kPixels columns, if all the positions
+// that see it exist. The compiler knows those other than kNoBorder if kKnown.
+template <int kPixels, int kTaps, bool kKnown, typename F>
+inline void WithBorder(const TapRange& window, bool all_cols, const F& f) {
+  if (all_cols) {
+    if (window.begin == 0 && window.end == kPixels) {
+      f(Int<kNoBorder>());
+      return;
+    }
+    if constexpr (kKnown) {
+      const bool left = window.begin == kTaps / 2;
+      const bool right = window.end == kPixels - kTaps / 2;
+      if (left && right) {
+        f(Int<kBothBorders>());
+        return;
+      }
+      if (left && window.end == kPixels) {
+        f(Int<kLeftBorder>());
+        return;
+      }
+      if (right && window.begin == 0) {
+        f(Int<kRightBorder>());
+        return;
+      }
+    }
+  }
+  f(Int<kAnyBorder>());
+}
+
 // Tiles for which that is worth the code: those with the most columns to look
 // at.
 template <int kCols, int kTaps>
@@ -432,29 +461,8 @@ inline void AddTapRows(const TapBlock<S>& block, int64_t tiles,
     AddTapBlock<N, kRows, kCols, kTapRows, kTaps, kStride, kBorder>(
         block, tiles, channels, sums, last);
   };
-  if (sums.cols == kCols) {
-    if (window.begin == 0 && window.end == kPixels) {
-      add(Int<kNoBorder>());
-      return;
-    }
-    if constexpr (kKnowsBorders<kCols, kTaps>) {
-      const bool left = window.begin == kTaps / 2;
-      const bool right = window.end == kPixels - kTaps / 2;
-      if (left && right) {
-        add(Int<kBothBorders>());
-        return;
-      }
-      if (left && window.end == kPixels) {
-        add(Int<kLeftBorder>());
-        return;
-      }
-      if (right && window.begin == 0) {
-        add(Int<kRightBorder>());
-        return;
-      }
-    }
-  }
-  add(Int<kAnyBorder>());
+  WithBorder<kPixels, kTaps, kKnowsBorders<kCols, kTaps>>(
+      window, sums.cols == kCols, add);
 }
 
 // Finds the instance for a number of taps that is only known at run time.
