@@ -85,7 +85,9 @@ constexpr int MissingOnRight(Border border, int taps) {
 // Calls f with the border of a window of kPixels columns, if all the positions
 // that see it exist. The compiler knows those other than kNoBorder if kKnown.
 template <int kPixels, int kTaps, bool kKnown, typename F>
-inline void WithBorder(const TapRange& window, bool all_cols, const F& f) {
+inline __attribute__((always_inline)) void WithBorder(const TapRange& window,
+                                                      bool all_cols,
+                                                      const F& f) {
   if (all_cols) {
     if (window.begin == 0 && window.end == kPixels) {
       f(Int<kNoBorder>());
