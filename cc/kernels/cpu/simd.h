@@ -50,7 +50,7 @@ struct Int {
 };
 
 template <typename To, typename From>
-inline To BitCast(const From& from) {
+inline __attribute__((always_inline)) To BitCast(const From& from) {
   static_assert(sizeof(To) == sizeof(From), "sizes must match");
   To to;
   __builtin_memcpy(&to, &from, sizeof(to));
@@ -59,7 +59,7 @@ inline To BitCast(const From& from) {
 
 // The unaligned load of a whole vector of another element type.
 template <typename V, typename T>
-inline V LoadBits(const T* from) {
+inline __attribute__((always_inline)) V LoadBits(const T* from) {
   V to;
   __builtin_memcpy(&to, from, sizeof(to));
   return to;
@@ -69,7 +69,8 @@ inline V LoadBits(const T* from) {
 // numbers, so that the result holds even where denormals are flushed to zero.
 // (The conversions of x86 and ARM64 heed no such mode for halfs.)
 template <int N>
-inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
+inline __attribute__((always_inline)) Vector<float, N> WidenHalf(
+    Vector<uint16_t, N> half) {
 #if defined(__AVX512F__)
   // With a mask, because GCC warns of a variable in the one without.
   if constexpr (N == 16) {
@@ -106,7 +107,8 @@ inline Vector<float, N> WidenHalf(Vector<uint16_t, N> half) {
 
 // binary32 to binary16, rounding to nearest even.
 template <int N>
-inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
+inline __attribute__((always_inline)) Vector<uint16_t, N> NarrowToHalf(
+    Vector<float, N> value) {
 #if defined(__AVX512F__)
   if constexpr (N == 16) {
     return BitCast<Vector<uint16_t, N>>(
@@ -152,7 +154,8 @@ inline Vector<uint16_t, N> NarrowToHalf(Vector<float, N> value) {
 // GCC converts the halves of a vector apart and puts them together, hence the
 // instructions by name.
 template <int N>
-inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
+inline __attribute__((always_inline)) Vector<float, N> WidenBFloat16(
+    Vector<uint16_t, N> bits) {
 #if defined(__AVX512F__)
   if constexpr (N == 16) {
     return BitCast<Vector<float, N>>(_mm512_maskz_slli_epi32(
@@ -178,7 +181,8 @@ inline Vector<float, N> WidenBFloat16(Vector<uint16_t, N> bits) {
 
 // The bits of a binary32 whose upper half is the nearest bfloat16, or even.
 template <int N>
-inline Vector<uint32_t, N> RoundToBFloat16(Vector<float, N> value) {
+inline __attribute__((always_inline)) Vector<uint32_t, N> RoundToBFloat16(
+    Vector<float, N> value) {
   typedef Vector<uint32_t, N> Bits;
   const Bits all = BitCast<Bits>(value);
   const Bits rounded = all + 0x7fffu + ((all >> 16) & 1u);
@@ -190,7 +194,8 @@ inline Vector<uint32_t, N> RoundToBFloat16(Vector<float, N> value) {
 // binary32 to bfloat16, rounding to nearest even. (The CPU's own conversion
 // flushes denormals; so do TensorFlow's threads.)
 template <int N>
-inline Vector<uint16_t, N> NarrowToBFloat16(Vector<float, N> value) {
+inline __attribute__((always_inline)) Vector<uint16_t, N> NarrowToBFloat16(
+    Vector<float, N> value) {
 #if defined(__AVX512BF16__)
   if constexpr (N == 16) {
     return BitCast<Vector<uint16_t, N>>(
@@ -205,20 +210,24 @@ inline Vector<uint16_t, N> NarrowToBFloat16(Vector<float, N> value) {
 // accumulators.
 template <typename T, int N>
 struct Access {
-  static inline Vector<T, N> Load(const T* from) {
+  static inline __attribute__((always_inline)) Vector<T, N> Load(
+      const T* from) {
     return LoadBits<Vector<T, N>>(from);
   }
-  static inline void Store(Vector<T, N> value, T* to) {
+  static inline __attribute__((always_inline)) void Store(Vector<T, N> value,
+                                                          T* to) {
     __builtin_memcpy(to, &value, sizeof(value));
   }
 };
 
 template <int N>
 struct Access<Half, N> {
-  static inline Vector<float, N> Load(const Half* from) {
+  static inline __attribute__((always_inline)) Vector<float, N> Load(
+      const Half* from) {
     return WidenHalf<N>(LoadBits<Vector<uint16_t, N>>(from));
   }
-  static inline void Store(Vector<float, N> value, Half* to) {
+  static inline __attribute__((always_inline)) void Store(
+      Vector<float, N> value, Half* to) {
     const Vector<uint16_t, N> bits = NarrowToHalf<N>(value);
     __builtin_memcpy(to, &bits, sizeof(bits));
   }
@@ -226,10 +235,12 @@ struct Access<Half, N> {
 
 template <int N>
 struct Access<BFloat16, N> {
-  static inline Vector<float, N> Load(const BFloat16* from) {
+  static inline __attribute__((always_inline)) Vector<float, N> Load(
+      const BFloat16* from) {
     return WidenBFloat16<N>(LoadBits<Vector<uint16_t, N>>(from));
   }
-  static inline void Store(Vector<float, N> value, BFloat16* to) {
+  static inline __attribute__((always_inline)) void Store(
+      Vector<float, N> value, BFloat16* to) {
     const Vector<uint16_t, N> bits = NarrowToBFloat16<N>(value);
     __builtin_memcpy(to, &bits, sizeof(bits));
   }
@@ -237,7 +248,7 @@ struct Access<BFloat16, N> {
 
 // Four elements in the first lanes; what the others hold is not defined.
 template <int N, typename A>
-inline Vector<A, N> LoadFour(const A* from) {
+inline __attribute__((always_inline)) Vector<A, N> LoadFour(const A* from) {
 #if defined(__AVX512F__)
   // With a mask and not widened, because GCC warns of a variable in those.
   if constexpr (N == 16) {
@@ -310,7 +321,8 @@ struct TakenApart<BFloat16> {
 // The part kPart of pairs: of every eight neighbours the first four, or the
 // last. Faster than to take apart what is at even and at odd places.
 template <int kPart>
-inline Vector<float, 16> Interleave(__m512i lower, __m512i upper) {
+inline __attribute__((always_inline)) Vector<float, 16> Interleave(
+    __m512i lower, __m512i upper) {
   // With a mask, because GCC warns of a variable in those without.
   return BitCast<Vector<float, 16>>(
       kPart == 0 ? _mm512_maskz_unpacklo_epi16(~__mmask32{0}, lower, upper)
@@ -321,8 +333,8 @@ inline Vector<float, 16> Interleave(__m512i lower, __m512i upper) {
 // The part kPart of the kParts * N elements from `from` on, if T is paired,
 // each with the one below it or, unless kPaired, with zero.
 template <int kPart, int N, bool kPaired = false, typename T>
-inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(
-    const T* from, [[maybe_unused]] const T* below = nullptr) {
+inline __attribute__((always_inline)) Vector<typename AccumulatorOf<T>::type, N>
+LoadPart(const T* from, [[maybe_unused]] const T* below = nullptr) {
   if constexpr (kParts<T> == 1) {
     return Access<T, N>::Load(from);
   } else if constexpr (kIsLine<T>) {
@@ -343,7 +355,7 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadPart(
 
 // Of paired taps, the lower of each; the upper becomes zero.
 template <typename T, typename V>
-inline V LowerOfPairs(const V& taps) {
+inline __attribute__((always_inline)) V LowerOfPairs(const V& taps) {
   if constexpr (kPairsRows<T>) {
     typedef Vector<uint32_t, sizeof(V) / sizeof(uint32_t)> Bits;
     return BitCast<V>(BitCast<Bits>(taps) & 0xffffu);
@@ -368,8 +380,8 @@ inline __attribute__((always_inline)) V AddProduct(const V& sum, const V& pixel,
 
 // Rounds the two parts of T and puts them together again.
 template <typename T, int N>
-inline Vector<uint32_t, N> JoinParts(Vector<float, N> even,
-                                     Vector<float, N> odd) {
+inline __attribute__((always_inline)) Vector<uint32_t, N> JoinParts(
+    Vector<float, N> even, Vector<float, N> odd) {
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
   if constexpr (N == 16) {
     typedef Vector<uint16_t, 2 * N> Halves;
@@ -405,18 +417,19 @@ inline __attribute__((always_inline)) void HoldInRegister(V* vector) {
 }
 
 // Brings a line that will be read as far as the second cache.
-inline void PrefetchToRead(const void* line) {
+inline __attribute__((always_inline)) void PrefetchToRead(const void* line) {
   __builtin_prefetch(line, /*rw=*/0, /*locality=*/2);
 }
 
 // The same into the first cache, which has little room, but where a CPU may
 // take the hint more seriously.
-inline void PrefetchToReadSoon(const void* line) {
+inline __attribute__((always_inline)) void PrefetchToReadSoon(
+    const void* line) {
   __builtin_prefetch(line, /*rw=*/0, /*locality=*/3);
 }
 
 // One that will be written comes into the first.
-inline void PrefetchToWrite(const void* line) {
+inline __attribute__((always_inline)) void PrefetchToWrite(const void* line) {
   __builtin_prefetch(line, /*rw=*/1, /*locality=*/3);
 }
 
@@ -424,7 +437,7 @@ inline void PrefetchToWrite(const void* line) {
 // size: the line is neither read first nor kept. Needs FinishStreaming before
 // another thread may read it.
 template <typename V>
-inline void Stream(V value, void* to) {
+inline __attribute__((always_inline)) void Stream(V value, void* to) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
     _mm512_stream_si512(static_cast<__m512i*>(to), BitCast<__m512i>(value));
@@ -448,7 +461,7 @@ inline void Stream(V value, void* to) {
 
 // The upper half of a vector and then the lower half of another.
 template <typename V>
-inline V UpperThenLower(V upper, V lower) {
+inline __attribute__((always_inline)) V UpperThenLower(V upper, V lower) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
     return BitCast<V>(_mm512_maskz_shuffle_i64x2(
@@ -466,7 +479,7 @@ inline V UpperThenLower(V upper, V lower) {
 // Two halves of a line as one vector, without the way through memory. With a
 // mask, because GCC warns of a variable in the one without.
 template <typename V>
-inline auto JoinHalves(V lower, V upper) {
+inline __attribute__((always_inline)) auto JoinHalves(V lower, V upper) {
   typedef Vector<unsigned char, 2 * sizeof(V)> Line;
 #if defined(__AVX512F__)
   if constexpr (sizeof(Line) == 64) {

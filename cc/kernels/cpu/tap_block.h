@@ -62,7 +62,7 @@ constexpr int kWindowStep = kStride > 0 ? kCols * kStride : kCols / 2;
 
 // The position of a tile that a tap leads to from pixel j of its window, or -1.
 template <int kCols, int kTaps, int kStride>
-constexpr int PositionOf(int j, int tap) {
+inline __attribute__((always_inline)) constexpr int PositionOf(int j, int tap) {
   const int from_first =
       kStride > 0 ? j - tap : 2 * j + tap - kHighestTap<kTaps, kStride>;
   if (from_first < 0) return -1;
@@ -75,10 +75,12 @@ constexpr int PositionOf(int j, int tap) {
 // half of the taps, the compiler may know; any others are looked at one by one.
 enum Border { kNoBorder, kLeftBorder, kRightBorder, kBothBorders, kAnyBorder };
 
-constexpr int MissingOnLeft(Border border, int taps) {
+inline __attribute__((always_inline)) constexpr int MissingOnLeft(Border border,
+                                                                  int taps) {
   return border == kLeftBorder || border == kBothBorders ? taps / 2 : 0;
 }
-constexpr int MissingOnRight(Border border, int taps) {
+inline __attribute__((always_inline)) constexpr int MissingOnRight(
+    Border border, int taps) {
   return border == kRightBorder || border == kBothBorders ? taps / 2 : 0;
 }
 

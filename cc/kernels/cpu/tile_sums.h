@@ -36,7 +36,8 @@ constexpr bool kCanStream =
 
 // The first channel of vector `index` among those that cover `channels`.
 template <int N>
-inline int64_t FirstLane(int64_t index, int64_t channels) {
+inline __attribute__((always_inline)) int64_t FirstLane(int64_t index,
+                                                        int64_t channels) {
   return index * N + N <= channels ? index * N : channels - N;
 }
 
@@ -145,7 +146,7 @@ constexpr int kVectorsOfLine =
 
 // Which vector of a line begins at `to`.
 template <int N, typename S>
-inline int64_t PieceOfLine(const S* to) {
+inline __attribute__((always_inline)) int64_t PieceOfLine(const S* to) {
   constexpr int kBytes = kParts<S> * N * static_cast<int>(sizeof(S));
   return reinterpret_cast<uintptr_t>(to) / kBytes % kVectorsOfLine<N, S>;
 }

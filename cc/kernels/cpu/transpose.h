@@ -61,7 +61,8 @@ struct ThirdOfLast {
 #endif
 
 template <typename V, int... I>
-inline V ShuffleLanes(const V& a, const V& b, Lanes<I...>) {
+inline __attribute__((always_inline)) V ShuffleLanes(const V& a, const V& b,
+                                                     Lanes<I...>) {
 #if defined(TF_DWGRAD_HAS_SHUFFLEVECTOR)
   return __builtin_shufflevector(a, b, I...);
 #else
@@ -72,7 +73,7 @@ inline V ShuffleLanes(const V& a, const V& b, Lanes<I...>) {
 }
 
 template <typename Pattern, int N, typename V>
-inline V Shuffle(const V& a, const V& b) {
+inline __attribute__((always_inline)) V Shuffle(const V& a, const V& b) {
   return ShuffleLanes(a, b, typename LanesOf<Pattern, N>::type());
 }
 
@@ -136,8 +137,8 @@ struct LaneChoice {
 };
 
 template <typename A, int N>
-inline Vector<A, N> Choose(const Vector<A, N>& value,
-                           const LaneChoice<A, N>& choice) {
+inline __attribute__((always_inline)) Vector<A, N> Choose(
+    const Vector<A, N>& value, const LaneChoice<A, N>& choice) {
 #if defined(__clang__)
   Vector<A, N> chosen;
   for (int lane = 0; lane < N; ++lane) chosen[lane] = value[choice.from[lane]];
