@@ -497,6 +497,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         unit_pixels * (overhead + unit_taps / ProductsPerCycle(type));
   };
 
+  problem.joins_lines = kernels.joins_lines;
   problem.flat = false;
   problem.narrow = false;
   problem.strided = false;

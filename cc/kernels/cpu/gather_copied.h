@@ -49,6 +49,7 @@ class CopiedGather {
     sums.panel = panel;
     sums.row_step = cols_.dst_size * depth;
     sums.col_step = depth;
+    sums.joins_lines = problem_.joins_lines;
     sums.stream = problem_.beyond_cache && kCanStream<T> &&
                   reinterpret_cast<uintptr_t>(dst_) % kLineBytes == 0;
     sums.prefetch_dst = false;

@@ -67,6 +67,7 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
                       depth * sizeof(T) % kLineBytes == kHalfLine &&
                       sums.col_step * sizeof(T) % kLineBytes == kHalfLine;
   const int64_t aligned_bytes = halves ? kHalfLine : kVectorBytes;
+  sums.joins_lines = problem.joins_lines;
   sums.stream = problem.beyond_cache && kCanStream<T> &&
                 depth * sizeof(T) % aligned_bytes == 0 &&
                 reinterpret_cast<uintptr_t>(dst) % aligned_bytes == 0;

@@ -37,6 +37,8 @@ enum class RollingStores {
   // then nothing is read that has the lower bits of its address, by which a CPU
   // would take one for the other.
   kStreamedLate,
+  // The same, but two neighbouring lines are written together.
+  kStreamedInPairs,
 };
 
 // The columns that those of a strip see, whether they exist or not.
@@ -89,43 +91,140 @@ inline __attribute__((always_inline)) void AddWindowRow(
   }
 }
 
+// Of a column, what waits: a line, and before it half of the next one where a
+// vector is half a line.
+template <int N, typename T>
+constexpr int kLineVectors = kLineBytes / (N * sizeof(T));
+template <int N, typename T>
+constexpr int kWaitingStep = kLineVectors<N, T> * kLineVectors<N, T> * N;
+
+// Columns from this one on write odd lines together with even ones behind them,
+// others the other way round, so that the writes are spread evenly over the
+// vectors of longer pixels.
+constexpr int kFirstOddPair = (kRollingCols + 1) / 2;
+template <typename T>
+inline __attribute__((always_inline)) bool HasOddPairs(
+    const RollingStrip<T>& strip) {
+  return strip.channels > 2 * kLineBytes / int64_t{sizeof(T)};
+}
+
 // Writes sums of a dst row, or lets them wait in `waiting` and writes those of
-// the vector before. Where a vector is half a line of memory, the first half
+// the vectors before. Where a vector is half a line of memory, the first half
 // waits for the other.
 template <Border kBorder, RollingStores kStores, int N, typename T, typename V>
 inline __attribute__((always_inline)) void StoreRollingRow(
     const RollingStrip<T>& strip, const V* sums, int64_t vector, T* waiting,
     T* dst) {
-  constexpr bool kHalves = N * sizeof(T) < kLineBytes;
+  constexpr int kLine = kLineBytes / sizeof(T);
+  constexpr bool kHalves = kLineVectors<N, T> > 1;
+  typedef Vector<unsigned char, kLineBytes> Line;
   typedef Vector<unsigned char, N * sizeof(T)> Bits;
-  const auto each = [&](auto store) __attribute__((always_inline)) {
+  const auto columns = [&](int begin, int end,
+                           auto store) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int col = 0; col < kRollingCols; ++col) {
+    for (int col = begin; col < end; ++col) {
       if (kBorder == kAnyBorder && col >= strip.cols) continue;
-      store(sums[col], waiting + col * N, dst + col * strip.dst_col_step);
+      store(sums[col], waiting + col * kWaitingStep<N, T>,
+            dst + col * strip.dst_col_step);
     }
   };
+  const auto each = [&](auto store) __attribute__((always_inline)) {
+    columns(0, kRollingCols, store);
+  };
+  // The line that a sum completes, of which a half waits.
+  const auto line_of = [](const V& sum,
+                          const T* half) __attribute__((always_inline)) {
+    if constexpr (kHalves) {
+      T other[N];
+      Access<T, N>::Store(sum, other);
+      return JoinHalves(LoadBits<Bits>(half), LoadBits<Bits>(other));
+    } else {
+      return BitCast<Line>(sum);
+    }
+  };
+  const auto wait_as_half =
+      [](const V& sum, T* half, T*)
+          __attribute__((always_inline)) { Access<T, N>::Store(sum, half); };
   if constexpr (kStores == RollingStores::kCached) {
     each([](const V& sum, T*, T* to) { Access<T, N>::Store(sum, to); });
-  } else if constexpr (kHalves) {
-    if (vector % 2 == 0) {
-      each([](const V& sum, T* wait, T*) { Access<T, N>::Store(sum, wait); });
-    } else {
-      each([](const V& sum, T* wait, T* to) {
-        T half[N];
-        Access<T, N>::Store(sum, half);
-        Stream(JoinHalves(LoadBits<Bits>(wait), LoadBits<Bits>(half)), to - N);
-      });
+    return;
+  }
+  if (kHalves && vector % 2 == 0) {
+    each(wait_as_half);
+    return;
+  }
+  // From here on a line is complete, which begins here or so far before.
+  constexpr int kBefore = kHalves ? N : 0;
+  const auto write = [&](const V& sum, T* wait, T* to)
+                         __attribute__((always_inline)) {
+                           Stream(line_of(sum, wait), to - kBefore);
+                         };
+  if constexpr (kStores == RollingStores::kStreamed) {
+    each(write);
+    return;
+  }
+  constexpr int kWaitingLine = kHalves ? kLine : 0;
+  const auto wait_as_line = [&](const V& sum, T* wait,
+                                T*) __attribute__((always_inline)) {
+    const Line line = line_of(sum, wait);
+    __builtin_memcpy(wait + kWaitingLine, &line, sizeof(line));
+  };
+  const auto write_other = [](const T* wait,
+                              T* to) __attribute__((always_inline)) {
+    Stream(LoadBits<Line>(wait + kWaitingLine), to - kBefore - kLine);
+  };
+  const int64_t line = vector / kLineVectors<N, T>;
+  if constexpr (kStores == RollingStores::kStreamedLate) {
+    if (line == 0) {
+      each(wait_as_line);
+      return;
     }
-  } else if constexpr (kStores == RollingStores::kStreamed) {
-    each([](const V& sum, T*, T* to) { StoreVector<true, N>(sum, to); });
-  } else if (vector == 0) {
-    each([](const V& sum, T* wait, T*) { Access<T, N>::Store(sum, wait); });
-  } else {
-    each([](const V& sum, T* wait, T* to) {
-      Stream(LoadBits<V>(wait), to - N);
-      Access<T, N>::Store(sum, wait);
+    each([&](const V& sum, T* wait, T* to) __attribute__((always_inline)) {
+      write_other(wait, to);
+      wait_as_line(sum, wait, to);
     });
+    return;
+  }
+  const auto write_both = [&](const V& sum, T* wait, T* to)
+                              __attribute__((always_inline)) {
+                                write_other(wait, to);
+                                write(sum, wait, to);
+                              };
+  const bool is_odd = line % 2 != 0;
+  if (is_odd) {
+    columns(0, kFirstOddPair, write_both);
+  } else {
+    columns(0, kFirstOddPair, wait_as_line);
+  }
+  if (is_odd == HasOddPairs(strip)) {
+    columns(kFirstOddPair, kRollingCols, wait_as_line);
+  } else if (line == 0) {
+    columns(kFirstOddPair, kRollingCols, write);
+  } else {
+    columns(kFirstOddPair, kRollingCols, write_both);
+  }
+}
+
+// Writes the lines that still wait when a strip is done.
+template <RollingStores kStores, int N, typename T>
+inline void WriteWaitingLines(const RollingStrip<T>& strip, const T* waiting) {
+  constexpr int kLine = kLineBytes / sizeof(T);
+  constexpr int kWaitingLine = kLineVectors<N, T> > 1 ? kLine : 0;
+  typedef Vector<unsigned char, kLineBytes> Line;
+  const int64_t lines = strip.channels / kLine;
+  constexpr bool kAll = kStores == RollingStores::kStreamedLate;
+  const bool is_odd = lines % 2 != 0;
+  const bool even_pairs = kAll || is_odd;
+  const bool odd_pairs = kAll || is_odd != HasOddPairs(strip);
+  T* dst = strip.dst + strip.channels - kLine;
+  for (int64_t row = 0; row < strip.rows; ++row) {
+    for (int col = 0; col < strip.cols; ++col) {
+      if (!(col < kFirstOddPair ? even_pairs : odd_pairs)) continue;
+      Stream(LoadBits<Line>(waiting + col * kWaitingStep<N, T> + kWaitingLine),
+             dst + col * strip.dst_col_step);
+    }
+    dst += strip.dst_row_step;
+    waiting += kRollingCols * kWaitingStep<N, T>;
   }
 }
 
@@ -153,10 +252,13 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
   typedef Vector<typename AccumulatorOf<T>::type, N> V;
   constexpr int kCols = kRollingCols;
   constexpr int kTaps = kRollingTaps;
-  constexpr bool kLate = kStores == RollingStores::kStreamedLate;
-  constexpr bool kWaits = kStores != RollingStores::kCached &&
-                          (kLate || N * sizeof(T) < kLineBytes);
-  T waiting[kWaits ? kMostRollingRows * kCols * N : 1];
+  // A line of each column, or half of one, until the rest of it is there.
+  constexpr bool kLate = kStores == RollingStores::kStreamedLate ||
+                         kStores == RollingStores::kStreamedInPairs;
+  constexpr bool kWaits =
+      kStores != RollingStores::kCached && (kLate || kLineVectors<N, T> > 1);
+  alignas(kLineBytes)
+      T waiting[kWaits ? kMostRollingRows * kCols * kWaitingStep<N, T> : 1];
   const int64_t end_row = strip.rows + kTaps - 1;
   // The first vector of each line prefetches as many lines of every row as
   // there are columns.
@@ -177,11 +279,11 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
       }
     }
     const bool prefetches = vector * N % kLine == 0;
-    const int64_t prefetch_line = vector * N / kLine * strip.cols;
-    const T* prefetch = next + (neighbours ? prefetch_line * kLine : 0);
+    const int64_t first_line = vector * N / kLine * strip.cols;
+    const T* prefetch = next + (neighbours ? first_line * kLine : 0);
     int64_t prefetch_steps[kCols];
     if (!neighbours && prefetches) {
-      FindPrefetches<kLine>(strip, prefetch_line, pixel_lines, prefetch_steps);
+      FindPrefetches<kLine>(strip, first_line, pixel_lines, prefetch_steps);
     }
     V sums[kTaps][kCols] = {};
     const T* src = strip.src + channel;
@@ -189,6 +291,14 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
     T* dst = strip.dst + channel - (kTaps - 1) * strip.dst_row_step;
     T* wait = waiting;
     int64_t row = 0;
+    const auto prefetch_line = [&](const T* line) __attribute__((
+                                   always_inline)) {
+      if (kStores == RollingStores::kStreamedInPairs && HasOddPairs(strip)) {
+        PrefetchToRead(line);
+      } else {
+        PrefetchToReadSoon(line);
+      }
+    };
     const auto add_row = [&](V* upper, V* middle,
                              V* lower) __attribute__((always_inline)) {
       if (row >= strip.window_rows.begin && row < strip.window_rows.end) {
@@ -196,11 +306,11 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
 #pragma GCC unroll 16
           for (int i = 0; i < kCols; ++i) {
             if (kBorder == kAnyBorder && i >= strip.cols) continue;
-            PrefetchToReadSoon(prefetch + i * kLine);
+            prefetch_line(prefetch + i * kLine);
           }
         } else if (prefetches) {
           for (int i = 0; i < strip.cols; ++i) {
-            PrefetchToReadSoon(prefetch + prefetch_steps[i]);
+            prefetch_line(prefetch + prefetch_steps[i]);
           }
         }
         if (row >= 2 && row < strip.rows) {
@@ -220,7 +330,7 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
       }
       if (row >= kTaps - 1) {
         StoreRollingRow<kBorder, kStores, N>(strip, upper, vector, wait, dst);
-        wait += kCols * N;
+        wait += kCols * kWaitingStep<N, T>;
       }
 #pragma GCC unroll 16
       for (int col = 0; col < kCols; ++col) upper[col] = V{};
@@ -238,17 +348,7 @@ __attribute__((noinline)) void SumRollingStrip(const RollingStrip<T>& strip,
       if (row == end_row) break;
     }
   }
-  if constexpr (kLate) {
-    T* dst = strip.dst + strip.channels - N;
-    const T* wait = waiting;
-    for (int64_t row = 0; row < strip.rows; ++row) {
-      for (int col = 0; col < strip.cols; ++col) {
-        Stream(LoadBits<V>(wait + col * N), dst + col * strip.dst_col_step);
-      }
-      dst += strip.dst_row_step;
-      wait += kCols * N;
-    }
-  }
+  if constexpr (kLate) WriteWaitingLines<kStores, N>(strip, waiting);
 }
 
 // Positions in so many parts, as even as can be.
@@ -438,6 +538,13 @@ void GatherRolling(const GatherProblem& problem, const void* src,
   if (!problem.beyond_cache ||
       reinterpret_cast<uintptr_t>(dst) % kLineBytes != 0) {
     run(Int<static_cast<int>(RollingStores::kCached)>());
+    return;
+  }
+  // Of three lines the pair is of no use to one.
+  const int64_t pixel_lines = pixel_bytes / kLineBytes;
+  if (problem.joins_lines && (pixel_lines == 2 || pixel_lines > 3)) {
+    run(Int<static_cast<int>(RollingStores::kStreamedInPairs)>());
+    FinishStreaming();
     return;
   }
   // Where a vector is half a line, every other one is late anyway.

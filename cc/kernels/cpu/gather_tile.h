@@ -447,7 +447,7 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
   constexpr int64_t kLine = kLineBytes / sizeof(S);
   A* panel = sums.panel;
   constexpr int kLines = kOpenLines<N, kCols, S>;
-  alignas(kLines > 1 ? kLineBytes : alignof(S)) S lines[kLines];
+  alignas(kLineBytes) S lines[kLines > 0 ? kLines : 1];
   for (int64_t index = 0; index * kLanes < channels; ++index) {
     const int64_t c = FirstLane<kLanes>(index, channels);
     if (prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
@@ -506,8 +506,9 @@ void SumScatteredTile(const S* src, int64_t src_row_step, int64_t src_col_step,
       KeepTileRow<N>(sum, last_part);
       panel += kParts<S> * kCols * N;
     } else {
-      WriteTileRow<false, N>(sum, panel, last_part, lines, index,
-                             channels - index * kLanes, sums.dst + c, sums);
+      WriteTileRow<false, true, N>(sum, panel, last_part, lines, index,
+                                   channels - index * kLanes, sums.dst + c,
+                                   sums);
     }
     filter += kParts<S> * filter_vector_step;
   }

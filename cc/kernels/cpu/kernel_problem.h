@@ -46,6 +46,7 @@ struct GatherProblem {
   bool takes_apart;   // see EvenOddBFloat16
   bool pairs_rows;    // as well; see PairedBFloat16
   bool takes_lines;   // see LineOf
+  bool joins_lines;   // see KernelTable
   bool narrow;     // tiles have kPairNarrowCols or kNarrowCols positions a row
   bool strided;    // tiles see windows that move by stride 2, in one row
   bool spread;     // tiles are neighbours in the image, of stride 2, in one row
@@ -171,6 +172,9 @@ struct KernelTable {
   bool pair_blocks;   // and, if this holds, with more than max_taps.
   bool takes_apart;   // bfloat16; see EvenOddBFloat16
   bool pairs_rows;    // of it, too; see PairedBFloat16
+  // Two lines side by side are best written together, and what is read ahead is
+  // best in the second cache.
+  bool joins_lines;
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_rolling[kNumElementTypes];  // null where it does not pay
   GatherKernel gather_multiplied[kNumElementTypes];

@@ -62,6 +62,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kPairBlocks,
           Isa::kTakesApart,
           Isa::kPairsRows,
+          /*joins_lines=*/false,
           {},
           {},
           {},

@@ -361,7 +361,7 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
   const bool to_dst = last && sums.dst != nullptr;
   const bool keeps = !to_dst || !block.first;
   constexpr int kLines = kOpenLines<N, kCols, S>;
-  alignas(kLines > 1 ? kLineBytes : alignof(S)) S lines[kRows * kLines];
+  alignas(kLineBytes) S lines[kLines > 0 ? kRows * kLines : 1];
   for (int64_t tile = 0; tile < tiles; ++tile) {
     A* panel = sums.panel;
     const A* filter = block.filter;
@@ -375,9 +375,15 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
         const S* const to_come = block.prefetch + src_offset;
         if (kStride < 2 && block.src_col_step == channels) {
           // All lines of each row are wanted: in the order of memory.
-          PrefetchTile<kNewRows, kStep, Hint::kReadSoon>(
-              to_come + index * kStep * kLanes, block.src_row_step,
-              kLanes > kLine ? kLanes : kLine);
+          const S* const line = to_come + index * kStep * kLanes;
+          constexpr int64_t kStepOfLines = kLanes > kLine ? kLanes : kLine;
+          if (sums.joins_lines) {
+            PrefetchTile<kNewRows, kStep, Hint::kRead>(line, block.src_row_step,
+                                                       kStepOfLines);
+          } else {
+            PrefetchTile<kNewRows, kStep, Hint::kReadSoon>(
+                line, block.src_row_step, kStepOfLines);
+          }
         } else {
           PrefetchTile<kNewRows, kStep, Hint::kRead>(
               to_come + c, block.src_row_step, block.src_col_step);
@@ -441,7 +447,9 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
         A* panel_row = panel + row * kCols * N;
         A* const last_part = panel_row + (kParts<S> - 1) * kSums;
         if (to_dst) {
-          WriteTileRow<kBorder != kAnyBorder, N>(
+          // Tiles of two rows need all registers.
+          constexpr bool kMayJoin = kRows == 1;
+          WriteTileRow<kBorder != kAnyBorder, kMayJoin, N>(
               sum[row], panel_row, last_part, lines + row * kLines, index,
               channels - index * kLanes, dst_row, sums);
         } else {

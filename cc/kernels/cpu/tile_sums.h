@@ -22,8 +22,9 @@ struct TileSums {
   S* dst;            // null: they stay in the panel
   int64_t row_step;  // from a position to the next
   int64_t col_step;
-  int64_t cols;       // positions of a tile row that exist
-  bool stream;        // to dst past the caches
+  int64_t cols;              // positions of a tile row that exist
+  bool stream;               // to dst past the caches
+  bool joins_lines = false;  // see KernelTable
   bool prefetch_dst;  // of the next tile down, where the block prefetches
 };
 
@@ -171,15 +172,44 @@ inline __attribute__((always_inline)) void StreamLine(const V& sum,
   StoreSums<true, N>(sum, others, to);
 }
 
-// `index` is the vector's within its position, of which it may be the last. All
-// positions begin in the same place of a line.
+// Writes a whole line of each position, every other one together with the one
+// before it, which waits in `lines`.
 template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
-inline __attribute__((always_inline)) void StreamTileRow(
+inline __attribute__((always_inline)) void StreamJoinedLines(
     const V (&sum)[kCols], const A* others, S* lines, int64_t index, bool last,
     S* dst, int64_t step, int64_t cols) {
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
+  typedef Vector<unsigned char, kLineBytes> Line;
+  if (index % 2 != 0) {
+    const Columns<kCols, S> columns(dst, step);
+#pragma GCC unroll 16
+    for (int col = 0; col < kCols; ++col) {
+      if (!kAllCols && col >= cols) continue;
+      Stream(LoadBits<Line>(lines + col * kLine), columns[col] - kLine);
+      StoreSums<true, N>(sum[col], others + col * N, columns[col]);
+    }
+  } else if (!last) {
+    StoreTileRow<kAllCols, false, N>(sum, others, lines, kLine, cols);
+  } else {
+    StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+  }
+}
+
+// `index` is the vector's within its position, of which it may be the last. All
+// positions begin in the same place of a line.
+template <bool kAllCols, bool kMayJoin, int N, int kCols, typename S,
+          typename V, typename A>
+inline __attribute__((always_inline)) void StreamTileRow(
+    const V (&sum)[kCols], const A* others, S* lines, int64_t index, bool last,
+    S* dst, int64_t step, int64_t cols, bool joins_lines) {
   constexpr int kPieces = kVectorsOfLine<N, S>;
   if constexpr (kIsLine<S> || kPieces == 1) {
-    StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+    if (kMayJoin && joins_lines) {
+      StreamJoinedLines<kAllCols, N>(sum, others, lines, index, last, dst, step,
+                                     cols);
+    } else {
+      StoreTileRow<kAllCols, true, N>(sum, others, dst, step, cols);
+    }
   } else {
     constexpr int64_t kLine = kLineBytes / sizeof(S);
     const int64_t piece = PieceOfLine<N>(dst);
@@ -300,16 +330,16 @@ constexpr bool kMayHalveLines =
 
 // Elements of the lines that the positions of a row may have open.
 template <int N, int kCols, typename S>
-constexpr int kOpenLines =
-    kMayHalveLines<N, S> ? 2 * N * kCols
-    : kVectorsOfLine<N, S> > 1
-        ? kCols * kLineBytes / static_cast<int>(sizeof(S))
-        : 1;
+constexpr int kOpenLines = (kMayHalveLines<N, S> ? 2
+                            : kCanStream<S>      ? 1
+                                                 : 0) *
+                           kCols * kLineBytes / static_cast<int>(sizeof(S));
 
 // To dst, as the sums are to go there. `left` channels begin with this vector.
 // If S comes in parts, `sum` is the last, and the others lie at `others`. There
-// is room for it at `last_part`.
-template <bool kAllCols, int N, int kCols, typename S, typename V, typename A>
+// is room for it at `last_part`. Lines are joined only if kMayJoin.
+template <bool kAllCols, bool kMayJoin, int N, int kCols, typename S,
+          typename V, typename A>
 inline __attribute__((always_inline)) void WriteTileRow(
     const V (&sum)[kCols], const A* others, A* last_part, S* lines,
     int64_t index, int64_t left, S* dst, const TileSums<S>& sums) {
@@ -319,8 +349,9 @@ inline __attribute__((always_inline)) void WriteTileRow(
       const int64_t cols = kAllCols ? kCols : sums.cols;
       const bool last = left <= kParts<S> * N;
       if (sums.col_step % kLine == 0) {
-        StreamTileRow<kAllCols, N>(sum, others, lines, index, last, dst,
-                                   sums.col_step, cols);
+        StreamTileRow<kAllCols, kMayJoin, N>(sum, others, lines, index, last,
+                                             dst, sums.col_step, cols,
+                                             sums.joins_lines);
       } else if constexpr (kMayHalveLines<N, S>) {
         KeepTileRow<N>(sum, last_part);
         StreamHalvesOfTileRow<N>(last_part, lines, index, left, dst,
@@ -329,9 +360,6 @@ inline __attribute__((always_inline)) void WriteTileRow(
         KeepTileRow<N>(sum, last_part);
         StreamUnlikeTileRow<N>(last_part, others, lines, index, last, dst,
                                sums.col_step, cols);
-      } else {
-        StreamTileRow<kAllCols, N>(sum, others, lines, index, last, dst,
-                                   sums.col_step, cols);
       }
       return;
     }
