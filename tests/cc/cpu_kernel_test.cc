@@ -373,7 +373,7 @@ void TestRolled(Random& random) {
   };
   for (int64_t height = 1; height <= 30; ++height) {
     for (int64_t width = 1; width <= 30; ++width) {
-      const int64_t depth = Pick(random, {16, 32, 37, 64});
+      const int64_t depth = Pick(random, {16, 32, 37, 40, 64, 80, 160});
       if (random() % 2 == 0) {
         test(padded(height, 1, 1, 1), padded(width, 1, 1, 1), depth);
       } else {
