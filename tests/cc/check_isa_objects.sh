@@ -6,6 +6,10 @@
 # CPUs without that instruction set. Each object may define its kernel table and
 # nothing else that others can see, and may ask for C functions only: one of the
 # standard library's templates would be such a copy in another build type.
+#
+# A function of a few instructions belongs to an innermost loop, into which the
+# compiler did not inline it. Such calls can double a kernel's time: it should be
+# always_inline.
 set -euo pipefail
 
 [ $# -gt 0 ] || {
@@ -38,12 +42,18 @@ for object in "$@"; do
     <<<"$symbols" | grep -vxF -- "$tables" || true)
   cplusplus=$(awk 'NF == 2 && $2 ~ /^_Z/ { print $2 }' <<<"$symbols")
 
+  # [address] size type name; sizes are hexadecimal and equally long.
+  tiny=$("${NM:-nm}" -S "$object" |
+    awk 'NF == 4 && $3 == "t" && $2 < "0000000000000020" { print $4 }')
+
   [ "$(wc -l <<<"$tables")" = 1 ] && [ -n "$tables" ] ||
     complain "does not define one kernel table: $(in_a_row "$tables")"
   [ -z "$others" ] ||
     complain "defines more than its kernel table: $(in_a_row "$others")"
   [ -z "$cplusplus" ] ||
     complain "needs C++ functions of other objects: $(in_a_row "$cplusplus")"
+  [ -z "$tiny" ] ||
+    complain "calls functions of a few instructions: $(in_a_row "$tiny")"
   ! grep -qE '[ .](preinit_array|init_array|ctors|init)\b' <<<"$sections" ||
     complain "runs code while the library is loaded"
 done
