@@ -91,12 +91,18 @@ inline __attribute__((always_inline)) void AddWindowRow(
   }
 }
 
-// Of a column, what waits: a line, and before it half of the next one where a
-// vector is half a line.
+// How many vectors make a line of memory; unlike kVectorsOfLine of halfs, too,
+// which do not stream one by one.
 template <int N, typename T>
 constexpr int kLineVectors = kLineBytes / (N * sizeof(T));
+
+// Of a column, a line waits here, behind half of the next one where a vector is
+// half a line.
 template <int N, typename T>
-constexpr int kWaitingStep = kLineVectors<N, T> * kLineVectors<N, T> * N;
+constexpr int kWaitingLine =
+    kLineVectors<N, T> > 1 ? kLineBytes / sizeof(T) : 0;
+template <int N, typename T>
+constexpr int kWaitingStep = kWaitingLine<N, T> + kLineBytes / sizeof(T);
 
 // Columns from this one on write odd lines together with even ones behind them,
 // others the other way round, so that the writes are spread evenly over the
@@ -163,15 +169,14 @@ inline __attribute__((always_inline)) void StoreRollingRow(
     each(write);
     return;
   }
-  constexpr int kWaitingLine = kHalves ? kLine : 0;
   const auto wait_as_line = [&](const V& sum, T* wait,
                                 T*) __attribute__((always_inline)) {
     const Line line = line_of(sum, wait);
-    __builtin_memcpy(wait + kWaitingLine, &line, sizeof(line));
+    __builtin_memcpy(wait + kWaitingLine<N, T>, &line, sizeof(line));
   };
   const auto write_other = [](const T* wait,
                               T* to) __attribute__((always_inline)) {
-    Stream(LoadBits<Line>(wait + kWaitingLine), to - kBefore - kLine);
+    Stream(LoadBits<Line>(wait + kWaitingLine<N, T>), to - kBefore - kLine);
   };
   const int64_t line = vector / kLineVectors<N, T>;
   if constexpr (kStores == RollingStores::kStreamedLate) {
@@ -209,7 +214,6 @@ inline __attribute__((always_inline)) void StoreRollingRow(
 template <RollingStores kStores, int N, typename T>
 inline void WriteWaitingLines(const RollingStrip<T>& strip, const T* waiting) {
   constexpr int kLine = kLineBytes / sizeof(T);
-  constexpr int kWaitingLine = kLineVectors<N, T> > 1 ? kLine : 0;
   typedef Vector<unsigned char, kLineBytes> Line;
   const int64_t lines = strip.channels / kLine;
   constexpr bool kAll = kStores == RollingStores::kStreamedLate;
@@ -220,7 +224,8 @@ inline void WriteWaitingLines(const RollingStrip<T>& strip, const T* waiting) {
   for (int64_t row = 0; row < strip.rows; ++row) {
     for (int col = 0; col < strip.cols; ++col) {
       if (!(col < kFirstOddPair ? even_pairs : odd_pairs)) continue;
-      Stream(LoadBits<Line>(waiting + col * kWaitingStep<N, T> + kWaitingLine),
+      Stream(LoadBits<Line>(waiting + col * kWaitingStep<N, T> +
+                            kWaitingLine<N, T>),
              dst + col * strip.dst_col_step);
     }
     dst += strip.dst_row_step;

@@ -348,7 +348,10 @@ inline __attribute__((always_inline)) void WriteTileRow(
       constexpr int64_t kLine = kLineBytes / sizeof(S);
       const int64_t cols = kAllCols ? kCols : sums.cols;
       const bool last = left <= kParts<S> * N;
-      if (sums.col_step % kLine == 0) {
+      // Vectors as long as a line, at whole lines only.
+      constexpr bool kWholeLines =
+          kVectorsOfLine<N, S> == 1 && !kMayHalveLines<N, S>;
+      if (kWholeLines || sums.col_step % kLine == 0) {
         StreamTileRow<kAllCols, kMayJoin, N>(sum, others, lines, index, last,
                                              dst, sums.col_step, cols,
                                              sums.joins_lines);
