@@ -268,6 +268,41 @@ def test_without_onednn_there_is_no_other_native_kernel(monkeypatch):
         peers.Native(threads=2)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_copy_is_what_an_op_moves(threads):
+    copy = peers.Copy(threads)
+    # Some 60 KB: several blocks, the last one no whole number of vectors.
+    layer = small_layer(size=(31, 33), channels=15)
+    operation = operations.operation_of(case_of(layer))
+    want = operation.dy.numpy().tobytes()
+    for call in copy.calls(operation).values():
+        assert call().numpy().tobytes() == want
+    compared = copy.compare(operation, 0.001)
+    assert compared.ratio > 0
+    assert "the caches" in compared.note
+
+
+@pytest.mark.parametrize("op", OUR_OPS)
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_a_copy_writes_all_of_every_result(dtype, op):
+    layer = small_layer(size=(64, 50), strides=(2, 2), multiplier=3, channels=7)
+    operation = operations.operation_of(case_of(layer, dtype, op=op))
+    # No byte of the operands is 255, which fresh memory is filled with here.
+    for name in ("dy", "input", "filter"):
+        setattr(operation, name, tf.zeros_like(getattr(operation, name)))
+    size = operation.ours().numpy().nbytes
+    for call in peers.Copy(2).calls(operation).values():
+        dirty = [tf.fill([size], np.uint8(255)) for _ in range(4)]
+        del dirty
+        assert call().numpy().tobytes() == bytes(size)
+
+
+def test_without_its_library_there_is_no_copy(monkeypatch):
+    monkeypatch.setattr(peers, "machine_library", lambda: None)
+    with pytest.raises(peers.Unavailable, match="not there"):
+        peers.Copy(1)
+
+
 @pytest.mark.parametrize("op", OUR_OPS)
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
 @pytest.mark.parametrize("layer", CHECKED_LAYERS.values(), ids=CHECKED_LAYERS)
@@ -381,6 +416,28 @@ def test_means_are_geometric_and_count_a_shape_for_each_layer():
     assert "slower than it in 1 of 2" in text
     assert "n/a in 1: no padding" in text
     assert f"  0.50  {results[1].case}" in text
+
+
+def test_what_an_op_at_the_bound_would_gain(tmp_path):
+    """Moving takes 0.5 of our second; multiplying and adding 2 / 4e9 or all of it."""
+    moving = result_of(case_of(), builtin=3.0, copy=0.5)
+    assert moving.builtin_over_bound == pytest.approx(6)
+    seconds = MACHINE.flop_seconds(moving.case)
+    computing = result_of(
+        case_of(), ours=seconds, builtin=1.5 * seconds, copy=seconds / 2
+    )
+    assert computing.builtin_over_bound == pytest.approx(1.5)
+    unknown = result_of(case_of(), builtin=3.0)
+    assert unknown.builtin_over_bound is None
+
+    both = [FakePeer("builtin"), FakePeer("copy")]
+    choice = cases.Choice([moving.case], [small_layer()])
+    lines = report.summary([moving], choice, both)
+    assert "vs copy  builtin/bound" in lines[2]
+    assert lines[3].split()[1:5] == ["1", "3.00", "0.50", "6.00"]
+    report.write_csv(tmp_path / "figures.csv", [moving, unknown], "some machine")
+    _, *rows = (tmp_path / "figures.csv").read_text().splitlines()
+    assert [row["builtin_over_bound"] for row in csv.DictReader(rows)] == ["6.0", ""]
 
 
 def test_unsteady_times_are_pointed_out():
@@ -551,7 +608,7 @@ def test_peers_can_be_chosen(monkeypatch):
 
     assert chosen(plain, None) == ["builtin"]
     assert chosen(plain, ["composite", "xla"]) == ["builtin", "composite", "xla"]
-    everyone = {"builtin", "native", "xla", "torch"}
+    everyone = {"builtin", "native", "xla", "torch", "copy"}
     everyone -= {"torch"} if importlib.util.find_spec("torch") is None else set()
     assert set(chosen(plain, [])) == everyone
     assert set(chosen(dilated, [])) == everyone | {"composite"}

@@ -47,7 +47,6 @@ TARGET void CopyPastCaches(char* to, const char* from, int64_t bytes) {
     STREAM(target + 2 * kStep, c);
     STREAM(target + 3 * kStep, d);
   }
-  FINISH_STREAMING();
 }
 
 const Loops kLoops = {MultiplyAdd<float>, MultiplyAdd<double>,

@@ -1,5 +1,6 @@
 #include "cc/machine/machine_bounds.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ constexpr int64_t kRounds = 4096;
 constexpr int64_t kBlockBytes = 1 << 18;
 
 // Copies are of multiples of four of the widest vectors.
-constexpr int64_t kGranule = 256;
+constexpr int64_t kWidestVector = 64, kGranule = 4 * kWidestVector;
 
 constexpr int64_t kPage = 4096;
 
@@ -165,7 +166,57 @@ struct Area {
       at += part;
       if (at == bytes) at = 0;
     } while (copied < kBlockBytes);
+    FINISH_STREAMING();
     return 2.0 * copied;
+  }
+};
+
+// What one pass reads and writes, in blocks that end together.
+struct Move {
+  const char* from;
+  int64_t from_bytes;
+  char* to;
+  int64_t to_bytes;
+
+  // Of the longer side, so that the shorter one's part is read again, and
+  // thrown away, within the first cache.
+  static constexpr int64_t kBytes = 1 << 13;
+
+  int64_t blocks() const {
+    return (std::max(from_bytes, to_bytes) + kBytes - 1) / kBytes;
+  }
+
+  // Where a block starts on a side that has so many bytes.
+  int64_t Start(int64_t block, int64_t bytes) const {
+    if (block == blocks()) return bytes;
+    return bytes * block / blocks() / kGranule * kGranule;
+  }
+
+  void DoBlock(int64_t block, Copy copy) const {
+    const char* source = from + Start(block, from_bytes);
+    char* target = to + Start(block, to_bytes);
+    const int64_t read = Start(block + 1, from_bytes) - (source - from);
+    const int64_t written = Start(block + 1, to_bytes) - (target - to);
+    for (int64_t at = 0; read > 0 && at < written; at += read) {
+      CopyPart(copy, target + at, source, std::min(read, written - at));
+    }
+    char unused[2 * kBytes];
+    if (read > written) memcpy(unused, source + written, read - written);
+    // Else the compiler leaves it out.
+    asm volatile("" : : "r"(unused) : "memory");
+  }
+
+ private:
+  static void CopyPart(Copy copy, char* to, const char* from, int64_t bytes) {
+    const auto address = [](const char* p) {
+      return reinterpret_cast<uintptr_t>(p);
+    };
+    if ((address(to) | address(from)) % kWidestVector == 0 &&
+        bytes % kGranule == 0) {
+      copy(to, from, bytes);
+    } else {
+      memcpy(to, from, bytes);
+    }
   }
 };
 
@@ -195,6 +246,30 @@ TF_DWGRAD_EXPORT double tf_dwgrad_copy_bandwidth(int64_t bytes, int threads,
     best = std::max(best, Rate(threads, seconds, touch, work));
   }
   return best;
+}
+
+TF_DWGRAD_EXPORT void tf_dwgrad_move(const void* from, int64_t from_bytes,
+                                     void* to, int64_t to_bytes, int threads,
+                                     int past_caches) {
+  const Loops& loops = *WidestVectors().loops;
+  const Copy copy =
+      past_caches ? loops.copy_past_caches : loops.copy_through_caches;
+  const Move move = {static_cast<const char*>(from), from_bytes,
+                     static_cast<char*>(to), to_bytes};
+  const auto run = [&](int64_t thread) {
+    const int64_t last = move.blocks() * (thread + 1) / threads;
+    for (int64_t block = move.blocks() * thread / threads; block < last;
+         ++block) {
+      move.DoBlock(block, copy);
+    }
+    FINISH_STREAMING();
+  };
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) {
+    others.emplace_back(run, thread);
+  }
+  run(0);
+  for (std::thread& other : others) other.join();
 }
 
 TF_DWGRAD_EXPORT double tf_dwgrad_multiply_add_peak(int element_size,

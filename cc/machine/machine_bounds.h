@@ -16,6 +16,12 @@ extern "C" {
 // to copy, each tried for `seconds`. 0 if the memory cannot be had.
 double tf_dwgrad_copy_bandwidth(int64_t bytes, int threads, double seconds);
 
+// Moves what an op moves at least: reads all of `from` and writes all of `to`,
+// each once, in the order of memory, on `threads` threads. Two ways to write:
+// past the caches or not. What `to` holds then is of no use.
+void tf_dwgrad_move(const void* from, int64_t from_bytes, void* to,
+                    int64_t to_bytes, int threads, int past_caches);
+
 // Floating-point operations per second, two for a multiplication with an
 // addition, of `threads` threads on registers alone, in the widest vectors of
 // this CPU, for `seconds`. In float, or in double for an element_size of 8.

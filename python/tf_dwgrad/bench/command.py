@@ -32,6 +32,7 @@ from tf_dwgrad.bench.peers import (
     Builtin,
     Comparison,
     Composite,
+    Copy,
     Native,
     Peer,
     Torch,
@@ -56,6 +57,7 @@ _MORE_PEERS: dict[str, Callable[[int], Peer]] = {
     Xla.name: lambda threads: Xla(),
     Torch.name: Torch,
     Composite.name: lambda threads: Composite(),
+    Copy.name: Copy,
 }
 
 
@@ -130,8 +132,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_MORE_PEERS,
         metavar="PEER",
         help="compare also with TensorFlow without oneDNN (native), under XLA (xla), "
-        "with its right gradient where there are dilations (composite), and with "
-        "PyTorch (torch); without names, with all that exist",
+        "with its right gradient where there are dilations (composite), with PyTorch "
+        "(torch), and with moving the same bytes (copy); without names, with all that "
+        "exist",
     )
     how.add_argument(
         "--seconds",

@@ -61,16 +61,21 @@ class Machine:
         """Floating-point operations per second; 16-bit types compute in float32."""
         return self.multiply_add[max(4, DTYPES[dtype])]
 
+    def flop_seconds(self, case: Case) -> float:
+        """The time to compute what the case does, without moving it."""
+        return case.flop / self.flop_rate(case.dtype)
+
     def bound(self, case: Case) -> Bound:
         """The time to move or to compute what the case does, whichever is longer."""
         copy = case.bytes / self.copy_bandwidth(case.bytes)
-        multiply_add = case.flop / self.flop_rate(case.dtype)
+        multiply_add = self.flop_seconds(case)
         if copy >= multiply_add:
             return Bound(copy, "copy")
         return Bound(multiply_add, "FMA")
 
 
-def _open() -> ctypes.CDLL | None:
+def machine_library() -> ctypes.CDLL | None:
+    """The library that measures, if it is there; its header says what it offers."""
     path = Path(op_library_path()).with_name(LIBRARY)
     try:
         library = ctypes.CDLL(str(path))
@@ -83,6 +88,9 @@ def _open() -> ctypes.CDLL | None:
         function = getattr(library, name)
         function.argtypes = [size, ctypes.c_int, ctypes.c_double]
         function.restype = ctypes.c_double
+    library.tf_dwgrad_move.argtypes = [ctypes.c_void_p, ctypes.c_int64] * 2
+    library.tf_dwgrad_move.argtypes += [ctypes.c_int, ctypes.c_int]
+    library.tf_dwgrad_move.restype = None
     library.tf_dwgrad_widest_vectors.restype = ctypes.c_char_p
     return library
 
@@ -93,7 +101,7 @@ def measure_machine(threads: int) -> Machine | None:
     Returns:
         The limits, or None if the library for it is not there.
     """
-    library = _open()
+    library = machine_library()
     if library is None:
         return None
 

@@ -58,6 +58,16 @@ class Operation(ABC):
     def terms(self) -> int:
         """At most so many products make up an element of the result."""
 
+    @property
+    @abstractmethod
+    def operands(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the op reads."""
+
+    @property
+    @abstractmethod
+    def result_shape(self) -> list[int]:
+        """What the op writes."""
+
     @abstractmethod
     def ours(self) -> tf.Tensor:
         """This package's result."""
@@ -134,6 +144,16 @@ class InputGradient(Operation):
         """See :class:`Operation`."""
         return self.case.layer.terms
 
+    @property
+    def operands(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See :class:`Operation`."""
+        return self.dy, self.filter
+
+    @property
+    def result_shape(self) -> list[int]:
+        """See :class:`Operation`."""
+        return self.case.input_shape
+
     def ours(self) -> tf.Tensor:
         """See :class:`Operation`."""
         return tf_dwgrad.depthwise_conv2d_backprop_input(
@@ -172,6 +192,16 @@ class FilterGradient(Operation):
         batch, rows, cols, _ = self.case.layer.output_shape(self.case.batch)
         return batch * rows * cols
 
+    @property
+    def operands(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See :class:`Operation`."""
+        return self.input, self.dy
+
+    @property
+    def result_shape(self) -> list[int]:
+        """See :class:`Operation`."""
+        return self.case.layer.filter_shape
+
     def ours(self) -> tf.Tensor:
         """See :class:`Operation`."""
         return tf_dwgrad.depthwise_conv2d_backprop_filter(
@@ -206,6 +236,16 @@ class Forward(Operation):
     def terms(self) -> int:
         """See :class:`Operation`."""
         return self.case.layer.kernel[0] * self.case.layer.kernel[1]
+
+    @property
+    def operands(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See :class:`Operation`."""
+        return self.input, self.filter
+
+    @property
+    def result_shape(self) -> list[int]:
+        """See :class:`Operation`."""
+        return self.case.output_shape
 
     def ours(self) -> tf.Tensor:
         """See :class:`Operation`."""

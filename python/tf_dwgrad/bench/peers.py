@@ -5,18 +5,23 @@ times, so that a machine whose speed drifts slows both down.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 
-from tf_dwgrad.bench.cases import Case
+from tf_dwgrad.bench.cases import DTYPES, Case
+from tf_dwgrad.bench.machine import machine_library
 from tf_dwgrad.bench.operations import Operation
 from tf_dwgrad.comparison import Times, time_in_turn
 
@@ -48,6 +53,14 @@ class Comparison:
     def from_json(cls, data: dict[str, Any]) -> "Comparison":
         """The inverse of :meth:`to_json`."""
         return cls(Times(**data["ours"]), Times(**data["theirs"]), data["note"])
+
+
+def _with_fastest(
+    ours: Times, theirs: Iterable[Times], notes: Iterable[str]
+) -> Comparison:
+    """With the peer's fastest way, which a note names."""
+    best, note = min(zip(theirs, notes, strict=True), key=lambda pair: pair[0].median)
+    return Comparison(ours, best, note)
 
 
 class Peer(Protocol):
@@ -158,6 +171,66 @@ class Xla:
         """See :class:`Peer`."""
 
 
+class Copy:
+    """The least that an op does: a call of TensorFlow, and every byte moved once.
+
+    The operands are read and a new tensor is written in the order of memory, by plain
+    threads, in the faster of two ways: through the caches or past them.
+    """
+
+    name = "copy"
+    description = "reading the operands and writing a result, nothing else"
+
+    def __init__(self, threads: int):
+        """Raises Unavailable without the library that measures the machine."""
+        self._threads, self._library = threads, machine_library()
+        if self._library is None:
+            raise Unavailable("the library that measures this machine is not there")
+
+    def calls(self, operation: Operation) -> dict[str, Callable[[], tf.Tensor]]:
+        """By the way to write, functions that return a tensor of the result's size."""
+        operands = [_memory(tf.bitcast(x, tf.uint8)) for x in operation.operands]
+        size = math.prod(operation.result_shape) * DTYPES[operation.case.dtype]
+
+        def call(past_caches: bool) -> tf.Tensor:
+            # From TensorFlow's allocator, as the op's result.
+            result = tf.raw_ops.Empty(shape=[size], dtype=tf.uint8)
+            target = _memory(result)
+            for source, written in zip(operands, (target, target[:0]), strict=True):
+                self._library.tf_dwgrad_move(
+                    source.ctypes.data,
+                    source.size,
+                    written.ctypes.data,
+                    written.size,
+                    self._threads,
+                    past_caches,
+                )
+            return result
+
+        return {
+            "through the caches": functools.partial(call, False),
+            "past the caches": functools.partial(call, True),
+        }
+
+    def compare(
+        self, operation: Operation, seconds: float, calls_per_turn: int = 1
+    ) -> Comparison:
+        """See :class:`Peer`."""
+        calls = self.calls(operation)
+        ours, *theirs = time_in_turn(
+            [operation.ours, *calls.values()], seconds, calls_per_turn
+        )
+        return _with_fastest(ours, theirs, calls)
+
+    def close(self) -> None:
+        """See :class:`Peer`."""
+
+
+def _memory(tensor: tf.Tensor) -> np.ndarray:
+    """The elements of a tensor of bytes, not a copy of them."""
+    return np.frombuffer(memoryview(tensor), np.uint8)
+
+
 class Torch:
     """PyTorch, in the faster one of its two layouts, on tensors prepared beforehand."""
 
@@ -230,10 +303,7 @@ class Torch:
                 )
         except RuntimeError as error:
             raise Unavailable(_reason(error)) from error
-        best, layout = min(
-            zip(theirs, calls, strict=True), key=lambda pair: pair[0].median
-        )
-        return Comparison(ours, best, layout)
+        return _with_fastest(ours, theirs, calls)
 
     def close(self) -> None:
         """See :class:`Peer`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tf_dwgrad.bench.cases import KINDS, KINDS_IN_WORDS, Case, Choice
 from tf_dwgrad.bench.machine import Machine
-from tf_dwgrad.bench.peers import Comparison, Peer
+from tf_dwgrad.bench.peers import Builtin, Comparison, Copy, Peer
 from tf_dwgrad.comparison import Times
 
 _WORST = 3
@@ -72,6 +72,19 @@ class Result:
         comparison = self.comparisons.get(peer)
         return comparison.ratio if comparison else None
 
+    @property
+    def builtin_over_bound(self) -> float | None:
+        """How much faster than the built-in an op at the machine's limit would be.
+
+        It would take as long as :class:`Copy` in turn with us, or as multiplying and
+        adding. None without those two comparisons.
+        """
+        builtin, copy = self.ratio(Builtin.name), self.ratio(Copy.name)
+        if builtin is None or copy is None:
+            return None
+        multiply_add = self.machine.flop_seconds(self.case) if self.machine else 0.0
+        return builtin / max(copy, multiply_add / self.ours.median)
+
     def row(self) -> dict[str, Any]:
         """Everything, flat."""
         case, layer = self.case, self.case.layer
@@ -106,6 +119,8 @@ class Result:
             row[f"tf_dwgrad_beside_{peer}_ms"] = _rounded(ours, 1e3)
             row[f"{peer}_ratio"] = _rounded(self.ratio(peer))
             row[f"{peer}_note"] = comparison.note if comparison else self.missing[peer]
+        if Copy.name in self.comparisons:
+            row["builtin_over_bound"] = _rounded(self.builtin_over_bound)
         return row
 
 
@@ -212,14 +227,21 @@ def _means(
     results: Sequence[Result], choice: Choice, peers: Sequence[str]
 ) -> list[str]:
     """By model, where a shape counts for each layer that has it; by kind; of all."""
+    with_copy = Copy.name in peers
 
     def line(name: str, members: Sequence[Result]) -> str:
         means = [_mean(result.ratio(peer) for result in members) for peer in peers]
         share = _mean(result.share_of_bound for result in members)
         numbers = "".join(f"{_number(mean):>13}" for mean in means)
+        if with_copy:
+            limit = _mean(result.builtin_over_bound for result in members)
+            numbers += f"{_number(limit):>15}"
         return f"{name:<27} {len(members):>6}{numbers} {_percent(share):>15}"
 
-    lines = [f"{'':<27} {'layers':>6}{_ratio_columns(peers)} {'share of bound':>15}"]
+    columns = _ratio_columns(peers)
+    if with_copy:
+        columns += f"{'builtin/bound':>15}"
+    lines = [f"{'':<27} {'layers':>6}{columns} {'share of bound':>15}"]
     models = [(choice.models_of(result.case), result) for result in results]
     for model in dict.fromkeys(layer.model for layer in choice.layers):
         members = [r for names, r in models for name in names if name == model]
