@@ -284,8 +284,8 @@ void TestVectorsAlongRows(Random& random) {
   TestOp(random, problem, ConvOp::kBackpropInput, ElementType::kFloat32);
 }
 
-// Whether an image is cut into so many strips, of which no other gather makes
-// as many units.
+// Whether images are cut into so many strips, or bands, of which no other
+// gather makes as many units.
 bool HasStrips(int64_t strips, const Problem& problem, ConvOp op,
                ElementType type) {
   return CpuKernel(op, type, problem.geometry).num_units() == strips;
@@ -314,10 +314,10 @@ void TestWhatIsRolled() {
                    problem.text);
       }
       // Pixels that are no whole lines, which do not go past the caches.
-      const Problem problem = ChannelsLast(1, rows, cols, /*depth=*/20);
-      CHECK_THAT(
-          HasStrips(kStrips, problem, op, type) == (can_roll && !streams),
-          problem.text);
+      const Problem problem =
+          ChannelsLast(1, rows, {11, 11, 3, 1, 1, 1}, /*depth=*/20);
+      CHECK_THAT(HasStrips(4 * 2, problem, op, type) == (can_roll && !streams),
+                 problem.text);
     }
     const AxisGeometry valid = {17, 15, 3, 1, 1, 0};
     const AxisGeometry full = {15, 17, 3, 1, 1, 2};
@@ -393,6 +393,85 @@ void TestRolled(Random& random) {
   }
 }
 
+// Which problems are done along the rows, whose bands are of four.
+void TestWhatIsFolded() {
+  const AxisGeometry rows = {30, 30, 3, 1, 1, 1};
+  const AxisGeometry cols = {31, 31, 3, 1, 1, 1};
+  constexpr int64_t kBands = 3 * 8;  // of three images
+  const KernelTable& kernels = *ChosenKernels().kernels;
+  const bool can_fold =
+      kernels.gather_folded_rows[static_cast<int>(ElementType::kFloat32)] !=
+      nullptr;
+  CHECK_THAT(can_fold == (kernels.vector_bytes == 64),
+             "AVX-512 can load some lanes of a vector");
+  const auto is_folded = [&](const AxisGeometry& down,
+                             const AxisGeometry& across, int64_t depth,
+                             ConvOp op, ElementType type) {
+    return HasStrips(kBands, ChannelsLast(3, down, across, depth), op, type);
+  };
+  for (const ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+    for (const ElementType type :
+         {ElementType::kFloat32, ElementType::kFloat64}) {
+      for (const int64_t depth : {17, 20, 24, 184}) {
+        CHECK_THAT(is_folded(rows, cols, depth, op, type) == can_fold,
+                   "depth " << depth);
+      }
+      // Pixels of whole lines.
+      for (const int64_t depth : {16, 48, 128}) {
+        CHECK_THAT(is_folded(rows, cols, depth, op, type) ==
+                       (can_fold && kernels.joins_lines),
+                   "depth " << depth);
+      }
+      // More taps, and larger pixels, than stay close by.
+      CHECK_THAT(!is_folded(rows, cols, 531, op, type), "531 channels");
+      CHECK_THAT(!is_folded(rows, cols, 272, op, type), "272 channels");
+    }
+    constexpr ElementType kType = ElementType::kFloat32;
+    for (const AxisGeometry& other :
+         {AxisGeometry{11, 11, 3, 1, 1, 1}, AxisGeometry{31, 31, 3, 1, 2, 2},
+          AxisGeometry{31, 31, 5, 1, 1, 2}, AxisGeometry{31, 16, 3, 2, 1, 1}}) {
+      CHECK_THAT(!is_folded(rows, other, 24, op, kType), "other columns");
+    }
+    CHECK_THAT(!is_folded({30, 30, 3, 1, 2, 2}, cols, 24, op, kType),
+               "dilated rows");
+    for (const ElementType type :
+         {ElementType::kHalf, ElementType::kBFloat16}) {
+      CHECK_THAT(!is_folded(rows, cols, 24, op, type), "16 bits");
+    }
+  }
+}
+
+// Such problems: rows of whole lines, of parts of them and of parts of vectors,
+// bands of any height, padding that is missing, or more than the filter sees,
+// and as many images as it takes.
+void TestFolded(Random& random) {
+  for (int64_t height = 1; height <= 10; ++height) {
+    for (const int64_t width : {12, 13, 16, 20, 31, 64, 75}) {
+      const int64_t depth = Pick(random, {16, 17, 20, 24, 32, 40, 72, 80, 116});
+      const bool same = random() % 2 == 0;
+      const auto padded = [&](int64_t size) -> AxisGeometry {
+        const int64_t before = same ? 1 : random() % 5;
+        const int64_t after = same ? 1 : random() % 5;
+        return {size, size + before + after - 2, 3, 1, 1, before};
+      };
+      const AxisGeometry rows = padded(height);
+      const AxisGeometry cols = padded(width);
+      if (rows.out < 1 || cols.out < 1) continue;
+      // For doubles, half of it.
+      int64_t batch = 1;
+      const int64_t period = FoldedPeriod(depth, 16);
+      while (batch * height * width * depth < 129 * 16 * period) ++batch;
+      const Problem problem = ChannelsLast(batch, rows, cols, depth);
+      for (const ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+        for (const ElementType type :
+             {ElementType::kFloat32, ElementType::kFloat64}) {
+          TestOp(random, problem, op, type, Pick(random, {0, 0, 0, 32}));
+        }
+      }
+    }
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -446,6 +525,8 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestVectorsAlongRows(random);
   tf_dwgrad::TestWhatIsRolled();
   tf_dwgrad::TestRolled(random);
+  tf_dwgrad::TestWhatIsFolded();
+  tf_dwgrad::TestFolded(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

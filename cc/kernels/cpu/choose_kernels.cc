@@ -28,6 +28,7 @@ KernelTable Merge(const KernelTable& table, const KernelTable& other) {
     if (table.gather_direct[type] != nullptr) continue;
     merged.gather_direct[type] = other.gather_direct[type];
     merged.gather_rolling[type] = other.gather_rolling[type];
+    merged.gather_folded_rows[type] = other.gather_folded_rows[type];
     merged.gather_multiplied[type] = other.gather_multiplied[type];
     merged.gather_packed[type] = other.gather_packed[type];
     merged.gather_along_rows[type] = other.gather_along_rows[type];

@@ -296,6 +296,38 @@ bool UsesRollingGather(const GatherProblem& problem, const KernelTable& kernels,
           problem.in_depth * SizeOf(type) % kLineBytes == 0);
 }
 
+// Whether vectors run along rows: where pixels are no whole lines, and else, on
+// some CPUs, if the pixels that a vector sees stay in the first cache.
+bool UsesFoldedRows(const GatherProblem& problem, const KernelTable& kernels,
+                    ElementType type, int64_t lanes) {
+  const auto suits = [](const GatherPlan& plan) {
+    return plan.filter_size == kFoldedTaps && plan.stride == 1 &&
+           plan.dilation == 1;
+  };
+  const GatherPlan& cols = problem.cols;
+  if (kernels.gather_folded_rows[static_cast<int>(type)] == nullptr ||
+      !suits(problem.rows) || !suits(cols)) {
+    return false;
+  }
+  // Else there is less to do than to find the taps of all vectors.
+  constexpr int64_t kLeastPeriods = 128;
+  const int64_t period = FoldedPeriod(problem.in_depth, lanes);
+  const int64_t elements =
+      problem.batch * problem.rows.dst_size * cols.dst_size * problem.in_depth;
+  if (elements / lanes < kLeastPeriods * period) return false;
+  // Narrow images are mostly borders.
+  const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
+  if (pixel_bytes % kLineBytes != 0) {
+    constexpr int64_t kLeastCols = 12;
+    constexpr int64_t kMostVectors = 32;  // whose taps stay in the first cache
+    return cols.dst_size >= kLeastCols && period <= kMostVectors;
+  }
+  constexpr int64_t kLeastCols = 16;
+  constexpr int64_t kMostBytes = 1 << 10;
+  return kernels.joins_lines && cols.dst_size >= kLeastCols &&
+         pixel_bytes <= kMostBytes;
+}
+
 // So many channels of what a strip sees that it stays in the second cache, next
 // to what the next one will.
 int64_t RollingChannels(const GatherProblem& problem, ElementType type,
@@ -505,6 +537,17 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   problem.folded = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
+    if (UsesFoldedRows(problem, kernels, type, lanes)) {
+      gather_kernel_ = kernels.gather_folded_rows[type_index];
+      num_units_ = problem.batch * FoldedBands(problem);
+      set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_,
+                      0.1);
+      // Of one vector more, the last of a row.
+      scratch_bytes_ =
+          static_cast<size_t>((FoldedPeriod(dst_depth, lanes) + 1) *
+                              kFoldedTaps * kFoldedTaps * kernels.vector_bytes);
+      return;
+    }
     if (UsesRollingGather(problem, kernels, type)) {
       gather_kernel_ = kernels.gather_rolling[type_index];
       const int64_t line = kLineBytes / SizeOf(type);

@@ -146,6 +146,20 @@ static inline int64_t RollingUnits(const GatherProblem& problem) {
          RollingStrips(problem);
 }
 
+// The rows of a band of GatherFoldedRows. More would save loads, but be more
+// places in memory to follow at a time.
+inline constexpr int kFoldedRows = 4;
+inline constexpr int kFoldedTaps = 3;
+static inline int64_t FoldedBands(const GatherProblem& problem) {
+  return (problem.rows.dst_size + kFoldedRows - 1) / kFoldedRows;
+}
+// After so many vectors of a row, pixels and vectors begin together again.
+static inline int64_t FoldedPeriod(int64_t depth, int64_t lanes) {
+  int64_t period = 1;
+  while (period * lanes % depth != 0) ++period;
+  return period;
+}
+
 // Each kernel does the units [begin, end) of its problem. Units write disjoint
 // parts of the result, and what one writes does not depend on the others.
 typedef void (*GatherKernel)(const GatherProblem& problem, const void* src,
@@ -177,6 +191,7 @@ struct KernelTable {
   bool joins_lines;
   GatherKernel gather_direct[kNumElementTypes];
   GatherKernel gather_rolling[kNumElementTypes];  // null where it does not pay
+  GatherKernel gather_folded_rows[kNumElementTypes];  // likewise
   GatherKernel gather_multiplied[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_along_rows[kNumElementTypes];

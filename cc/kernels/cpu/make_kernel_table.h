@@ -27,6 +27,7 @@
 #include "cc/kernels/cpu/filter_gradient_planes.h"
 #include "cc/kernels/cpu/gather_along_rows.h"
 #include "cc/kernels/cpu/gather_direct.h"
+#include "cc/kernels/cpu/gather_folded_rows.h"
 #include "cc/kernels/cpu/gather_multiplied.h"
 #include "cc/kernels/cpu/gather_packed.h"
 #include "cc/kernels/cpu/gather_planes.h"
@@ -42,6 +43,9 @@ constexpr void AddKernels(ElementType type, KernelTable* table) {
   table->gather_direct[slot] = GatherDirect<Isa, T>;
   if constexpr (Isa::kRolls && kRollingPays<T>) {
     table->gather_rolling[slot] = GatherRolling<Isa, T>;
+  }
+  if constexpr (Isa::kRolls && kFoldedRowsPay<T>) {
+    table->gather_folded_rows[slot] = GatherFoldedRows<Isa, T>;
   }
   table->gather_multiplied[slot] = GatherMultiplied<Isa, T>;
   table->gather_packed[slot] = GatherPacked<Isa, T>;
@@ -63,6 +67,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kTakesApart,
           Isa::kPairsRows,
           /*joins_lines=*/false,
+          {},
           {},
           {},
           {},

@@ -507,6 +507,27 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadSome(const T* from,
   return Access<T, N>::Load(padded);
 }
 
+// Elements [begin, end) of the N from `from` on; the other lanes are zero, and
+// nothing is read for them.
+template <int N, typename T>
+inline __attribute__((always_inline)) Vector<T, N> LoadLanes(const T* from,
+                                                             int64_t begin,
+                                                             int64_t end) {
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << end) - (1u << begin);
+  if constexpr (N == 16 && sizeof(T) == 4) {
+    return BitCast<Vector<T, N>>(
+        _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from));
+  } else if constexpr (N == 8 && sizeof(T) == 8) {
+    return BitCast<Vector<T, N>>(
+        _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from));
+  }
+#endif
+  T padded[N] = {};
+  for (int64_t lane = begin; lane < end; ++lane) padded[lane] = from[lane];
+  return Access<T, N>::Load(padded);
+}
+
 template <typename T, int N>
 inline void StoreSome(Vector<typename AccumulatorOf<T>::type, N> value, T* to,
                       int lanes) {
