@@ -422,6 +422,8 @@ def test_what_an_op_at_the_bound_would_gain(tmp_path):
     """Moving takes 0.5 of our second; multiplying and adding 2 / 4e9 or all of it."""
     moving = result_of(case_of(), builtin=3.0, copy=0.5)
     assert moving.builtin_over_bound == pytest.approx(6)
+    # What we do can be done.
+    assert result_of(case_of(), builtin=3.0, copy=1.5).builtin_over_bound == 3
     seconds = MACHINE.flop_seconds(moving.case)
     computing = result_of(
         case_of(), ours=seconds, builtin=1.5 * seconds, copy=seconds / 2

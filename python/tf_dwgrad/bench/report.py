@@ -76,14 +76,14 @@ class Result:
     def builtin_over_bound(self) -> float | None:
         """How much faster than the built-in an op at the machine's limit would be.
 
-        It would take as long as :class:`Copy` in turn with us, or as multiplying and
-        adding. None without those two comparisons.
+        It would take as long as :class:`Copy` in turn with us, unless we are faster, or
+        as multiplying and adding. None without those two comparisons.
         """
         builtin, copy = self.ratio(Builtin.name), self.ratio(Copy.name)
         if builtin is None or copy is None:
             return None
         multiply_add = self.machine.flop_seconds(self.case) if self.machine else 0.0
-        return builtin / max(copy, multiply_add / self.ours.median)
+        return builtin / max(min(copy, 1.0), multiply_add / self.ours.median)
 
     def row(self) -> dict[str, Any]:
         """Everything, flat."""
