@@ -15,6 +15,7 @@ struct Neon {
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kRolls = false;
+  static constexpr bool kLoadsLanes = false;
   static constexpr bool kTakesApart = false;
   static constexpr bool kPairsRows = false;
   static constexpr int kMaxSums = 24;

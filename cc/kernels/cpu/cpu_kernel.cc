@@ -297,7 +297,8 @@ bool UsesRollingGather(const GatherProblem& problem, const KernelTable& kernels,
 }
 
 // Whether vectors run along rows: where pixels are no whole lines, and else, on
-// some CPUs, if the pixels that a vector sees stay in the first cache.
+// CPUs for which there is nothing better, if the pixels that a vector sees stay
+// close by.
 bool UsesFoldedRows(const GatherProblem& problem, const KernelTable& kernels,
                     ElementType type, int64_t lanes) {
   const auto suits = [](const GatherPlan& plan) {
@@ -323,9 +324,10 @@ bool UsesFoldedRows(const GatherProblem& problem, const KernelTable& kernels,
     return cols.dst_size >= kLeastCols && period <= kMostVectors;
   }
   constexpr int64_t kLeastCols = 16;
-  constexpr int64_t kMostBytes = 1 << 10;
-  return kernels.joins_lines && cols.dst_size >= kLeastCols &&
-         pixel_bytes <= kMostBytes;
+  const bool rolls = kernels.gather_rolling[static_cast<int>(type)] != nullptr;
+  const int64_t most_bytes = rolls ? 1 << 10 : 2 << 10;
+  return (kernels.joins_lines || !rolls) && cols.dst_size >= kLeastCols &&
+         pixel_bytes <= most_bytes;
 }
 
 // So many channels of what a strip sees that it stays in the second cache, next

@@ -15,6 +15,7 @@ struct Generic {
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kRolls = false;
+  static constexpr bool kLoadsLanes = false;
   static constexpr bool kTakesApart = true;
   static constexpr bool kPairsRows = false;
   static constexpr int kMaxSums = 10;

@@ -13,6 +13,8 @@
 //   kPairCols        positions in each row of such a tile; together with twice
 //   kPairNarrowCols  as many weights they should fit
 //   kRolls           whether rolling gathers fit them; see kRollingCols
+//   kLoadsLanes      whether some lanes of a vector can be loaded at once, for
+//                    folded rows
 //   kTakesApart      whether bfloat16 is read as EvenOddBFloat16
 //   kPairsRows       whether it can be read as PairedBFloat16
 //   kMaxSums         taps whose sums the filter gradient keeps in registers
@@ -44,7 +46,7 @@ constexpr void AddKernels(ElementType type, KernelTable* table) {
   if constexpr (Isa::kRolls && kRollingPays<T>) {
     table->gather_rolling[slot] = GatherRolling<Isa, T>;
   }
-  if constexpr (Isa::kRolls && kFoldedRowsPay<T>) {
+  if constexpr (Isa::kLoadsLanes && kFoldedRowsPay<T>) {
     table->gather_folded_rows[slot] = GatherFoldedRows<Isa, T>;
   }
   table->gather_multiplied[slot] = GatherMultiplied<Isa, T>;

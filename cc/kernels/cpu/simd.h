@@ -522,6 +522,19 @@ inline __attribute__((always_inline)) Vector<T, N> LoadLanes(const T* from,
     return BitCast<Vector<T, N>>(
         _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from));
   }
+#elif defined(__AVX2__)
+  constexpr int kInts = 8;
+  alignas(32) static const int32_t kMask[3 * kInts] = {
+      0,  0,  0,  0,  0, 0, 0, 0, -1, -1, -1, -1,
+      -1, -1, -1, -1, 0, 0, 0, 0, 0,  0,  0,  0};
+  if constexpr (N * sizeof(T) == sizeof(__m256i)) {
+    constexpr int64_t kIntsOfLane = sizeof(T) / sizeof(int32_t);
+    const auto mask =
+        LoadBits<Vector<int32_t, kInts>>(kMask + kInts - begin * kIntsOfLane) &
+        LoadBits<Vector<int32_t, kInts>>(kMask + 2 * kInts - end * kIntsOfLane);
+    return BitCast<Vector<T, N>>(_mm256_maskload_epi32(
+        reinterpret_cast<const int*>(from), BitCast<__m256i>(mask)));
+  }
 #endif
   T padded[N] = {};
   for (int64_t lane = begin; lane < end; ++lane) padded[lane] = from[lane];

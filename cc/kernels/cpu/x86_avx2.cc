@@ -16,6 +16,7 @@ struct Avx2 {
   static constexpr int kPairCols = 4;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kRolls = false;
+  static constexpr bool kLoadsLanes = true;
   static constexpr bool kTakesApart = true;
   static constexpr bool kPairsRows = false;
   static constexpr int kMaxSums = 10;

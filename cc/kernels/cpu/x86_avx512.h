@@ -18,6 +18,7 @@ struct Avx512 {
   static constexpr int kPairCols = 7;
   static constexpr int kPairNarrowCols = 4;
   static constexpr bool kRolls = true;
+  static constexpr bool kLoadsLanes = true;
   static constexpr bool kTakesApart = true;
 #if defined(__AVX512BF16__)
   static constexpr bool kPairsRows = true;
