@@ -424,7 +424,7 @@ void TestWhatIsFolded() {
       }
       // More taps, and larger pixels, than stay close by.
       CHECK_THAT(!is_folded(rows, cols, 531, op, type), "531 channels");
-      CHECK_THAT(!is_folded(rows, cols, 528, op, type), "528 channels");
+      CHECK_THAT(!is_folded(rows, cols, 1040, op, type), "1040 channels");
     }
     constexpr ElementType kType = ElementType::kFloat32;
     for (const AxisGeometry& other :

@@ -325,7 +325,7 @@ bool UsesFoldedRows(const GatherProblem& problem, const KernelTable& kernels,
   }
   constexpr int64_t kLeastCols = 16;
   const bool rolls = kernels.gather_rolling[static_cast<int>(type)] != nullptr;
-  const int64_t most_bytes = rolls ? 1 << 10 : 2 << 10;
+  const int64_t most_bytes = rolls ? 1 << 10 : 4 << 10;
   return (kernels.joins_lines || !rolls) && cols.dst_size >= kLeastCols &&
          pixel_bytes <= most_bytes;
 }
