@@ -155,9 +155,7 @@ static inline int64_t FoldedBands(const GatherProblem& problem) {
 }
 // After so many vectors of a row, pixels and vectors begin together again.
 static inline int64_t FoldedPeriod(int64_t depth, int64_t lanes) {
-  int64_t period = 1;
-  while (period * lanes % depth != 0) ++period;
-  return period;
+  return depth / gather_plan_internal::Gcd(depth, lanes);
 }
 
 // Each kernel does the units [begin, end) of its problem. Units write disjoint
