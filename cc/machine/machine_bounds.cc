@@ -103,6 +103,17 @@ double Now() {
   return std::chrono::duration<double>(now).count();
 }
 
+// Calls run(thread) for each of the threads, of which this is the first.
+template <typename Run>
+void OnThreads(int threads, const Run& run) {
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) {
+    others.emplace_back(run, thread);
+  }
+  run(0);
+  for (std::thread& other : others) other.join();
+}
+
 // Runs `prepare(thread)` and then `work(thread)`, which returns how much it
 // did, again and again on each of the threads, and returns what all did per
 // second from the moment when the last one was ready until the first one had
@@ -125,12 +136,7 @@ double Rate(int threads, double seconds, Prepare prepare, Work work) {
     over = true;
     rates[thread] = done / elapsed;
   };
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) {
-    others.emplace_back(run, thread);
-  }
-  run(0);
-  for (std::thread& other : others) other.join();
+  OnThreads(threads, run);
   double sum = 0;
   for (double rate : rates) sum += rate;
   return sum;
@@ -178,8 +184,8 @@ struct Move {
   char* to;
   int64_t to_bytes;
 
-  // Of the longer side, so that the shorter one's part is read again, and
-  // thrown away, within the first cache.
+  // Of the longer side: both parts of a block fit into the first cache, where
+  // the shorter source is read again.
   static constexpr int64_t kBytes = 1 << 13;
 
   int64_t blocks() const {
@@ -256,6 +262,9 @@ TF_DWGRAD_EXPORT void tf_dwgrad_move(const void* from, int64_t from_bytes,
       past_caches ? loops.copy_past_caches : loops.copy_through_caches;
   const Move move = {static_cast<const char*>(from), from_bytes,
                      static_cast<char*>(to), to_bytes};
+  // None is started for nothing.
+  threads = static_cast<int>(
+      std::max<int64_t>(1, std::min<int64_t>(threads, move.blocks())));
   const auto run = [&](int64_t thread) {
     const int64_t last = move.blocks() * (thread + 1) / threads;
     for (int64_t block = move.blocks() * thread / threads; block < last;
@@ -264,12 +273,7 @@ TF_DWGRAD_EXPORT void tf_dwgrad_move(const void* from, int64_t from_bytes,
     }
     FINISH_STREAMING();
   };
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) {
-    others.emplace_back(run, thread);
-  }
-  run(0);
-  for (std::thread& other : others) other.join();
+  OnThreads(threads, run);
 }
 
 TF_DWGRAD_EXPORT double tf_dwgrad_multiply_add_peak(int element_size,
