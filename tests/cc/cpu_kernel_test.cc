@@ -472,6 +472,70 @@ void TestFolded(Random& random) {
   }
 }
 
+// Which problems are done by tiles that go down the image, in strips of seven
+// columns and pieces of four lines.
+void TestWhatGoesDownward() {
+  const AxisGeometry rows = {14, 14, 5, 1, 1, 2};
+  const AxisGeometry cols = {15, 15, 5, 1, 1, 2};
+  constexpr int64_t kStrips = 2 * 3;  // of two images
+  const bool streams = std::getenv("TF_DWGRAD_STREAM_BYTES") != nullptr;
+  const bool can = streams && ChosenKernels().kernels->max_taps >= 5;
+  const auto goes_down = [&](const AxisGeometry& down,
+                             const AxisGeometry& across, int64_t depth,
+                             ConvOp op, ElementType type) {
+    const int64_t blocks = (depth * SizeOf(type) + 255) / 256;
+    return HasStrips(kStrips * blocks, ChannelsLast(2, down, across, depth), op,
+                     type);
+  };
+  for (const ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+    for (const ElementType type :
+         {ElementType::kFloat32, ElementType::kFloat64}) {
+      CHECK_THAT(goes_down(rows, cols, 160, op, type) == can, "160 channels");
+      CHECK_THAT(!goes_down(rows, cols, 161, op, type), "no whole lines");
+    }
+    constexpr ElementType kType = ElementType::kFloat32;
+    CHECK_THAT(!goes_down(rows, cols, 4000, op, kType), "too large a filter");
+    CHECK_THAT(!goes_down({140, 140, 5, 1, 1, 2}, cols, 320, op, kType),
+               "too large an image");
+    for (const AxisGeometry& other :
+         {AxisGeometry{15, 15, 5, 1, 2, 4}, AxisGeometry{15, 8, 5, 2, 1, 2},
+          AxisGeometry{15, 15, 3, 1, 1, 1},
+          AxisGeometry{15, 15, 11, 1, 1, 5}}) {
+      CHECK_THAT(!goes_down(rows, other, 160, op, kType), "other columns");
+    }
+    CHECK_THAT(!goes_down(rows, cols, 160, op, ElementType::kHalf),
+               "halfs are not streamed");
+  }
+}
+
+// Such problems: images of any width and height, whose rows are at first too
+// few for all rows of a tile's window; padding that is missing, or more than
+// the filter sees; and a last piece of a pixel that is shorter.
+void TestDownward(Random& random) {
+  for (int64_t height = 1; height <= 20; ++height) {
+    for (const int64_t width : {1, 4, 7, 8, 10, 14, 15, 23}) {
+      const int64_t taps = Pick(random, {5, 7});
+      const bool same = random() % 2 == 0;
+      const auto padded = [&](int64_t size) -> AxisGeometry {
+        const int64_t before = same ? taps / 2 : random() % (taps + 2);
+        const int64_t after = same ? taps / 2 : random() % (taps + 2);
+        return {size, size + before + after - taps + 1, taps, 1, 1, before};
+      };
+      const AxisGeometry rows = padded(height);
+      const AxisGeometry cols = padded(width);
+      if (rows.out < 1 || cols.out < 1) continue;
+      const int64_t depth = Pick(random, {16, 32, 64, 80, 96, 160});
+      const Problem problem = ChannelsLast(1 + random() % 2, rows, cols, depth);
+      for (const ConvOp op : {ConvOp::kForward, ConvOp::kBackpropInput}) {
+        for (int type = 0; type < kNumElementTypes; ++type) {
+          TestOp(random, problem, op, static_cast<ElementType>(type),
+                 Pick(random, {0, 0, 0, 16}));
+        }
+      }
+    }
+  }
+}
+
 void TestEmpty() {
   const ConvGeometry geometry = SmallGeometry(/*depth_multiplier=*/0);
   for (ConvOp op :
@@ -527,6 +591,8 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestRolled(random);
   tf_dwgrad::TestWhatIsFolded();
   tf_dwgrad::TestFolded(random);
+  tf_dwgrad::TestWhatGoesDownward();
+  tf_dwgrad::TestDownward(random);
   tf_dwgrad::TestEmpty();
   tf_dwgrad::TestRunWritesZerosWithoutWork();
   return tf_dwgrad::Finish();

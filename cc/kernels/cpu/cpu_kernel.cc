@@ -376,6 +376,37 @@ bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
          (sets <= 2 * visits && taps >= 49);
 }
 
+// The piece of a pixel that tiles which go down the image do at a time: the
+// window of a tile and its taps stay in the first cache.
+constexpr int64_t kDownwardBytes = 256;
+
+// Whether tiles go down the image. That pays where many taps come back to a
+// pixel while results are written past the caches, if the addresses of the
+// image's pages stay known from one piece to the next.
+bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
+                       ElementType type) {
+  constexpr int64_t kLeastTaps = 25;
+  constexpr int64_t kImageBytes = 4 << 20;
+  const GatherPlan& rows = problem.rows;
+  const GatherPlan& cols = problem.cols;
+  const auto suits = [](const GatherPlan& plan) {
+    return plan.stride == 1 && plan.dilation == 1;
+  };
+  const int64_t taps = rows.filter_size * cols.filter_size;
+  const int64_t accumulator = type == ElementType::kFloat64 ? 8 : 4;
+  const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
+  const int64_t image_bytes =
+      (rows.src_size * cols.src_size + rows.dst_size * cols.dst_size) *
+      pixel_bytes;
+  // Other results of 16 bits do not go past the caches.
+  const bool streams = SizeOf(type) >= 4 || problem.takes_apart;
+  return problem.beyond_cache && streams && suits(rows) && suits(cols) &&
+         problem.most_taps <= kernels.max_taps && taps >= kLeastTaps &&
+         pixel_bytes % kLineBytes == 0 && image_bytes <= kImageBytes &&
+         taps * problem.in_depth * accumulator <= kPanelBytes &&
+         CeilDiv(pixel_bytes, kDownwardBytes) <= kMostDownwardBlocks;
+}
+
 // The same for the rows of both operands of the filter gradient.
 bool CompetesForCache(const FilterGradientProblem& problem, int64_t lanes,
                       int64_t element_bytes) {
@@ -537,6 +568,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
   problem.strided = false;
   problem.spread = false;
   problem.folded = false;
+  problem.downward = false;
   const bool whole_vectors = problem.channels_last && dst_depth >= lanes;
   if (UsesDirectGather(problem, lanes, kernels.vector_bytes)) {
     if (UsesFoldedRows(problem, kernels, type, lanes)) {
@@ -589,6 +621,18 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
           problem.batch * problem.num_blocks * problem.row_panels.num_panels;
       set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_,
                       0.2);
+      return;
+    }
+    problem.downward = UsesDownwardTiles(problem, kernels, type);
+    if (problem.downward) {
+      const int64_t line = kLineBytes / SizeOf(type);
+      SplitChannels(&problem, dst_depth, std::max(parts * lanes, line),
+                    kDownwardBytes / SizeOf(type));
+      scratch_bytes_ =
+          static_cast<size_t>(dst_depth * filter_taps * accumulator);
+      num_units_ = problem.batch * problem.num_blocks * DownwardStrips(problem);
+      set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_,
+                      0.1);
       return;
     }
     SplitChannels(&problem, dst_depth, parts * lanes,

@@ -5,6 +5,7 @@
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_DIRECT_H_
 
 #include "cc/kernels/cpu/gather_copied.h"
+#include "cc/kernels/cpu/gather_downward.h"
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/packed_filter.h"
@@ -237,6 +238,12 @@ void GatherDirect(const GatherProblem& problem, const void* src,
     T* const typed_dst = static_cast<T*>(dst);
     if (problem.copied) {
       CopiedGather<Isa, T>(problem, typed_src, typed_filter, typed_dst, scratch)
+          .template Run<kMaxTaps, kTileRows>(begin, end);
+      return;
+    }
+    if (problem.downward) {
+      DownwardGather<Isa, T>(problem, typed_src, typed_filter, typed_dst,
+                             scratch)
           .template Run<kMaxTaps, kTileRows>(begin, end);
       return;
     }

@@ -28,6 +28,9 @@ struct Operands {
   int64_t filter_pass_step = 0;
   int64_t passes = 1;
   int64_t prefetch_rows = 0;  // image rows below this one may be prefetched
+  // Where tiles go down the image: what of the next strip is new in the first
+  // row, or null.
+  const S* next_strip = nullptr;
 };
 
 // The phases of a plan. Asking the plan takes divisions.
@@ -59,9 +62,10 @@ class Phases {
 struct TilePlace {
   TapRun row_run;
   TapRun col_run;
-  int64_t row;    // its first position within the row phase
-  int64_t col;    // its first position within the column phase
-  int64_t tiles;  // neighbours that are alike
+  int64_t row;        // its first position within the row phase
+  int64_t col;        // its first position within the column phase
+  int64_t tiles;      // neighbours that are alike: those to the right or,
+  bool down = false;  // if this holds, those below
 };
 
 template <typename Isa, int N, int kRows, int kCols, int kMaxTaps, typename S>
@@ -79,12 +83,16 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
   block.filter_col_step = cols.tap_step * operands.filter_tap_step;
   block.filter_vector_step = operands.filter_vector_step;
   block.first = true;
+  block.src_tile_step =
+      tile.down ? kRows * block.src_row_step : kCols * block.src_col_step;
+  block.dst_tile_step =
+      tile.down ? kRows * sums.row_step : kCols * sums.col_step;
 
   // The next tile to the right is prefetched, or, by the last one of a row, the
   // first one of the next. In a row of few tiles that is no gain.
   constexpr int64_t kManyCols = 64;
   const bool along_rows =
-      operands.prefetch_rows > 0 && cols.pitch == 1 &&
+      !tile.down && operands.prefetch_rows > 0 && cols.pitch == 1 &&
       PhaseSize(cols, 0) >= kManyCols &&
       !StaysForNextRow(operands.src_row_step * int64_t{sizeof(S)});
   const bool along_row = along_rows && tile.col + kCols < PhaseSize(cols, 0);
@@ -153,6 +161,11 @@ void SumTile(const GatherProblem& problem, const TilePlace& tile,
                 block.src +
                 (window_rows - src_rows.begin) * block.src_row_step +
                 (along_rows ? -tile.col : taps - 1) * block.src_col_step;
+          } else if (first == 0 && operands.next_strip != nullptr) {
+            // After the last rows come the first of the next strip.
+            const int64_t row = next_row - rows.src_size;
+            block.prefetch = operands.next_strip +
+                             (row > 0 ? row : 0) * operands.src_row_step;
           }
           pending = block;
           pending_taps = taps;
@@ -214,6 +227,8 @@ int64_t SumStridedTiles(const GatherProblem& problem, TapBlock<S> block,
                         int64_t channels, const TileSums<S>& sums) {
   constexpr int kPixels = kWindow<kCols, kTaps, kStride>;
   const GatherPlan& cols = problem.cols;
+  block.src_tile_step = kWindowStep<kCols, kStride> * block.src_col_step;
+  block.dst_tile_step = kCols * sums.col_step;
   const int64_t src_col =
       kStride > 0 ? col * kStride - cols.pad
                   : (col + cols.pad - kHighestTap<kTaps, kStride>) / 2;
@@ -392,14 +407,16 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
       constexpr int kRows = decltype(rows)::kValue;
       constexpr int kCols = decltype(cols)::kValue;
       sums.cols = left < kCols ? left : kCols;
-      tile.tiles = dst == nullptr ? 1
-                                  : AlikeTiles<kCols, kMaxTaps>(
-                                        problem, tile.col_run, operands.passes,
-                                        position, left);
+      if (!tile.down) {
+        tile.tiles = dst == nullptr ? 1
+                                    : AlikeTiles<kCols, kMaxTaps>(
+                                          problem, tile.col_run,
+                                          operands.passes, position, left);
+      }
       SumTile<Isa, N, kRows, kCols, kMaxTaps>(problem, tile, operands, channels,
                                               sums);
       done(position, sums.cols, kCols);
-      position += tile.tiles * kCols;
+      position += (tile.down ? 1 : tile.tiles) * kCols;
     };
     // The narrow tile wastes less on the last few positions.
     if constexpr (kTileRows == 2) {

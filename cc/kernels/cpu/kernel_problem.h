@@ -52,6 +52,7 @@ struct GatherProblem {
   bool spread;     // tiles are neighbours in the image, of stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   bool copied;     // see CopiedGather; row_panels are of its units
+  bool downward;   // see DownwardGather
   bool folded;     // planes of an image are done together; see GatherPlanes
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
@@ -123,6 +124,13 @@ static inline int64_t NextTapRow(const GatherProblem& problem) {
 static inline int64_t TilesDown(const GatherProblem& problem) {
   return (PhaseSize(problem.rows, 0) + problem.tile_rows - 1) /
          problem.tile_rows;
+}
+
+// The columns of a strip of DownwardGather, and the most blocks of channels.
+inline constexpr int64_t kDownwardCols = 7;
+inline constexpr int64_t kMostDownwardBlocks = 64;
+static inline int64_t DownwardStrips(const GatherProblem& problem) {
+  return (problem.cols.dst_size + kDownwardCols - 1) / kDownwardCols;
 }
 
 // How a rolling gather cuts the phases of an image: into bands of about so many

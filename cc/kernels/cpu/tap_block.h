@@ -32,7 +32,9 @@ struct TapBlock {
   int64_t num_rows;   // tap rows; tile row r meets tap row m in source row
   int64_t begin_row;  // r + m. Source rows [begin_row, end_row) exist.
   int64_t end_row;
-  TapRange window;  // the window's columns that exist
+  TapRange window;        // the window's columns that exist
+  int64_t src_tile_step;  // from a tile to the next
+  int64_t dst_tile_step;
   // Where the tile that is prefetched finds its first pixel that this one does
   // not need, or null.
   const S* prefetch;
@@ -118,7 +120,7 @@ inline __attribute__((always_inline)) void WithBorder(const TapRange& window,
 // Tiles for which that is worth the code: those with the most columns to look
 // at.
 template <int kCols, int kTaps>
-constexpr bool kKnowsBorders = kTaps == 7 && kCols == 7;
+constexpr bool kKnowsBorders = (kTaps == 5 || kTaps == 7) && kCols == 7;
 
 // The parts kFirstPart, kFirstPart + 1, ... of a pixel, or of a pair.
 template <int kFirstPart, int N, bool kPaired, int kSets, typename S,
@@ -366,8 +368,8 @@ void AddTapBlock(const TapBlock<S>& block, int64_t tiles, int64_t channels,
     A* panel = sums.panel;
     const A* filter = block.filter;
     constexpr int kStep = kWindowStep<kCols, kStride>;
-    const int64_t src_offset = tile * kStep * block.src_col_step;
-    const int64_t dst_offset = tile * kCols * sums.col_step;
+    const int64_t src_offset = tile * block.src_tile_step;
+    const int64_t dst_offset = tile * block.dst_tile_step;
     for (int64_t index = 0; index * kLanes < channels; ++index) {
       const int64_t c = FirstLane<kLanes>(index, channels);
       if (block.prefetch != nullptr && (kLanes >= kLine || c % kLine == 0)) {
