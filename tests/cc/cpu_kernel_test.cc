@@ -494,6 +494,7 @@ void TestWhatGoesDownward() {
       CHECK_THAT(!goes_down(rows, cols, 161, op, type), "no whole lines");
     }
     constexpr ElementType kType = ElementType::kFloat32;
+    CHECK_THAT(!goes_down(rows, cols, 512, op, kType), "pages of two pixels");
     CHECK_THAT(!goes_down(rows, cols, 4000, op, kType), "too large a filter");
     CHECK_THAT(!goes_down({140, 140, 5, 1, 1, 2}, cols, 320, op, kType),
                "too large an image");

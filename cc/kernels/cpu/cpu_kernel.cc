@@ -387,6 +387,8 @@ bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
                        ElementType type) {
   constexpr int64_t kLeastTaps = 25;
   constexpr int64_t kImageBytes = 4 << 20;
+  // Else the pieces of a window compete for the first cache.
+  constexpr int64_t kLeastSets = 4;
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const auto suits = [](const GatherPlan& plan) {
@@ -402,7 +404,8 @@ bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
   const bool streams = SizeOf(type) >= 4 || problem.takes_apart;
   return problem.beyond_cache && streams && suits(rows) && suits(cols) &&
          problem.most_taps <= kernels.max_taps && taps >= kLeastTaps &&
-         pixel_bytes % kLineBytes == 0 && image_bytes <= kImageBytes &&
+         pixel_bytes % kLineBytes == 0 &&
+         CacheSets(pixel_bytes) >= kLeastSets && image_bytes <= kImageBytes &&
          taps * problem.in_depth * accumulator <= kPanelBytes &&
          CeilDiv(pixel_bytes, kDownwardBytes) <= kMostDownwardBlocks;
 }
