@@ -12,7 +12,8 @@ namespace tf_dwgrad {
 extern const KernelTable kGenericKernels;
 #if defined(__x86_64__)
 extern const KernelTable kAvx2Kernels;
-extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAvx512GatherKernels;
+extern const KernelTable kAvx512FilterGradientKernels;
 extern const KernelTable kAvx512Bf16Kernels;
 #elif defined(__aarch64__)
 extern const KernelTable kNeonKernels;
@@ -21,24 +22,29 @@ extern const KernelTable kNeonKernels;
 namespace {
 
 #if defined(__x86_64__)
+template <typename Kernel>
+void TakeMissing(Kernel (&kernels)[kNumElementTypes],
+                 const Kernel (&others)[kNumElementTypes]) {
+  for (int type = 0; type < kNumElementTypes; ++type) {
+    if (kernels[type] == nullptr) kernels[type] = others[type];
+  }
+}
+
 // `table` with what it lacks from `other`.
 KernelTable Merge(const KernelTable& table, const KernelTable& other) {
   KernelTable merged = table;
-  for (int type = 0; type < kNumElementTypes; ++type) {
-    if (table.gather_direct[type] != nullptr) continue;
-    merged.gather_direct[type] = other.gather_direct[type];
-    merged.gather_rolling[type] = other.gather_rolling[type];
-    merged.gather_folded_rows[type] = other.gather_folded_rows[type];
-    merged.gather_multiplied[type] = other.gather_multiplied[type];
-    merged.gather_packed[type] = other.gather_packed[type];
-    merged.gather_along_rows[type] = other.gather_along_rows[type];
-    merged.gather_planes[type] = other.gather_planes[type];
-    merged.filter_gradient_direct[type] = other.filter_gradient_direct[type];
-    merged.filter_gradient_packed[type] = other.filter_gradient_packed[type];
-    merged.filter_gradient_planes[type] = other.filter_gradient_planes[type];
-    merged.filter_gradient_reduction[type] =
-        other.filter_gradient_reduction[type];
-  }
+  TakeMissing(merged.gather_direct, other.gather_direct);
+  TakeMissing(merged.gather_rolling, other.gather_rolling);
+  TakeMissing(merged.gather_folded_rows, other.gather_folded_rows);
+  TakeMissing(merged.gather_multiplied, other.gather_multiplied);
+  TakeMissing(merged.gather_packed, other.gather_packed);
+  TakeMissing(merged.gather_along_rows, other.gather_along_rows);
+  TakeMissing(merged.gather_planes, other.gather_planes);
+  TakeMissing(merged.filter_gradient_direct, other.filter_gradient_direct);
+  TakeMissing(merged.filter_gradient_packed, other.filter_gradient_packed);
+  TakeMissing(merged.filter_gradient_planes, other.filter_gradient_planes);
+  TakeMissing(merged.filter_gradient_reduction,
+              other.filter_gradient_reduction);
   return merged;
 }
 
@@ -89,9 +95,10 @@ std::vector<std::string> Missing(const std::vector<Feature>& needed) {
 // All kernels in this library, the best first.
 std::vector<KernelOption> Options() {
 #if defined(__x86_64__)
+  static const KernelTable avx512 =
+      TunedForVendor(Merge(kAvx512GatherKernels, kAvx512FilterGradientKernels));
   static const KernelTable avx512_bf16 =
-      TunedForVendor(Merge(kAvx512Bf16Kernels, kAvx512Kernels));
-  static const KernelTable avx512 = TunedForVendor(kAvx512Kernels);
+      TunedForVendor(Merge(kAvx512Bf16Kernels, avx512));
   const std::vector<Feature> avx2 = {CPU_FEATURE("avx2"), CPU_FEATURE("fma"),
                                      Feature{"f16c", HasF16c()}};
   std::vector<Feature> avx512_features = avx2;

@@ -384,7 +384,7 @@ constexpr int64_t kDownwardBytes = 256;
 // pixel while results are written past the caches, if the addresses of the
 // image's pages stay known from one piece to the next.
 bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
-                       ElementType type) {
+                       ElementType type, int64_t filter_bytes) {
   constexpr int64_t kLeastTaps = 25;
   constexpr int64_t kImageBytes = 4 << 20;
   // Else the pieces of a window compete for the first cache.
@@ -395,7 +395,6 @@ bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
     return plan.stride == 1 && plan.dilation == 1;
   };
   const int64_t taps = rows.filter_size * cols.filter_size;
-  const int64_t accumulator = type == ElementType::kFloat64 ? 8 : 4;
   const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
   const int64_t image_bytes =
       (rows.src_size * cols.src_size + rows.dst_size * cols.dst_size) *
@@ -406,8 +405,7 @@ bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
          problem.most_taps <= kernels.max_taps && taps >= kLeastTaps &&
          pixel_bytes % kLineBytes == 0 &&
          CacheSets(pixel_bytes) >= kLeastSets && image_bytes <= kImageBytes &&
-         taps * problem.in_depth * accumulator <= kPanelBytes &&
-         CeilDiv(pixel_bytes, kDownwardBytes) <= kMostDownwardBlocks;
+         filter_bytes <= kPanelBytes;
 }
 
 // The same for the rows of both operands of the filter gradient.
@@ -626,13 +624,13 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
                       0.2);
       return;
     }
-    problem.downward = UsesDownwardTiles(problem, kernels, type);
+    const int64_t filter_bytes = dst_depth * filter_taps * accumulator;
+    problem.downward = UsesDownwardTiles(problem, kernels, type, filter_bytes);
     if (problem.downward) {
       const int64_t line = kLineBytes / SizeOf(type);
       SplitChannels(&problem, dst_depth, std::max(parts * lanes, line),
                     kDownwardBytes / SizeOf(type));
-      scratch_bytes_ =
-          static_cast<size_t>(dst_depth * filter_taps * accumulator);
+      scratch_bytes_ = static_cast<size_t>(filter_bytes);
       num_units_ = problem.batch * problem.num_blocks * DownwardStrips(problem);
       set_unit_cycles(static_cast<double>(planes * dst_pixels) / num_units_,
                       0.1);

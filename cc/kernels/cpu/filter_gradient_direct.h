@@ -106,10 +106,9 @@ void FilterGradientDirect(const FilterGradientProblem& problem,
   const Lattice lattice = LatticeOf(rows);
   for (int64_t index = begin; index < end; ++index) {
     const FilterGradientUnit unit = FindUnit(problem, index);
-    const int64_t channel = unit.block * problem.channel_block;
-    const int64_t channels = unit.block + 1 < problem.num_blocks
-                                 ? problem.channel_block
-                                 : depth - channel;
+    const ChannelRange block = ChannelsOfBlock(problem, depth, unit.block);
+    const int64_t channel = block.first;
+    const int64_t channels = block.count;
     const int64_t vectors = (channels + N - 1) / N;
     const int64_t taps = (unit.end_tap_row - unit.first_tap_row) * cols.filter;
     for (int64_t i = 0; i < vectors * taps * N; ++i) totals[i] = 0;

@@ -282,7 +282,8 @@ class RowSums {
     const FilterGradientAxis& cols = problem_.cols;
     const int64_t tap_row_step = cols.filter * N;
     for (int64_t row = 0; row < tap_rows;) {
-      const int64_t most_rows = BlockRows<Isa>(static_cast<int>(most_taps_));
+      const int64_t most_rows =
+          BlockRows<Isa>(shared_stride_, static_cast<int>(most_taps_));
       const int64_t blocks = (tap_rows - row + most_rows - 1) / most_rows;
       const int64_t block_rows = (tap_rows - row + blocks - 1) / blocks;
       for (int64_t tap = 0; tap < cols.filter; tap += most_taps_) {

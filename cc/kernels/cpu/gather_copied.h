@@ -38,32 +38,22 @@ class CopiedGather {
     TilePlace tile;
     tile.row_run = FirstRun(rows_, 0);
     tile.col_run = FirstRun(cols_, 0);
-    Operands<T> operands;
+    Operands<T> operands = OperandsOf<N, T>(problem_, copy_step_);
     operands.src = copy_;
-    operands.src_row_step = cols_.src_size * copy_step_;
-    operands.src_col_step = copy_step_;
     operands.filter = packed_filter_;
-    operands.filter_tap_step = N;
-    operands.filter_vector_step = taps_ * N;
-    TileSums<T> sums;
-    sums.panel = panel;
-    sums.row_step = cols_.dst_size * depth;
-    sums.col_step = depth;
-    sums.joins_lines = problem_.joins_lines;
-    sums.stream = problem_.beyond_cache && kCanStream<T> &&
-                  reinterpret_cast<uintptr_t>(dst_) % kLineBytes == 0;
-    sums.prefetch_dst = false;
+    TileSums<T> sums = SumsOfLines(problem_, dst_, panel);
 
     int64_t packed_block = -1;
     Unit next = FindUnit(begin);
     for (int64_t index = begin; index < end; ++index) {
       const Unit unit = next;
       if (unit.block != packed_block) {
-        PackFilterBlock<N>(filter_ + unit.channel, taps_, depth, unit.channels,
-                           packed_filter_, NextTapRow(problem_));
+        PackFilterBlock<N>(filter_ + unit.channels.first, taps_, depth,
+                           unit.channels.count, packed_filter_,
+                           NextTapRow(problem_));
         packed_block = unit.block;
       }
-      CopyPixels(unit.src, unit.pixels, depth, unit.channels, copy_,
+      CopyPixels(unit.src, unit.pixels, depth, unit.channels.count, copy_,
                  copy_step_);
       operands.first_row = unit.first_src_row;
       // While tiles are summed up, what the next unit copies comes closer.
@@ -75,13 +65,14 @@ class CopiedGather {
       for (int64_t row = unit.begin; row < unit.end;
            row += problem_.tile_rows) {
         const int64_t rows_left = unit.end - row;
-        coming.Prefetch(rows_left / problem_.tile_rows, depth, next.channels);
+        coming.Prefetch(rows_left / problem_.tile_rows, depth,
+                        next.channels.count);
         tile.row = row;
         sums.dst = dst_ + (unit.image * rows_.dst_size + row) * sums.row_step +
-                   unit.channel;
+                   unit.channels.first;
         SumTileRow<Isa, N, kMaxTaps, kTileRows>(
             problem_, tile, rows_left < problem_.tile_rows ? 1 : kTileRows, 0,
-            cols_.dst_size, operands, unit.channels, sums,
+            cols_.dst_size, operands, unit.channels.count, sums,
             [](int64_t, int64_t, int64_t) {});
       }
     }
@@ -96,8 +87,7 @@ class CopiedGather {
   // Some rows of an image, for a block of channels.
   struct Unit {
     int64_t block;
-    int64_t channel;  // the first
-    int64_t channels;
+    ChannelRange channels;
     int64_t image;
     int64_t begin;  // rows of dst
     int64_t end;
@@ -117,17 +107,14 @@ class CopiedGather {
     if (unit.end > rows_.dst_size) unit.end = rows_.dst_size;
     unit.image = index / panels % problem_.batch;
     unit.block = index / panels / problem_.batch;
-    unit.channel = unit.block * problem_.channel_block;
-    unit.channels = unit.block + 1 < problem_.num_blocks
-                        ? problem_.channel_block
-                        : problem_.in_depth - unit.channel;
+    unit.channels = ChannelsOfBlock(problem_, problem_.in_depth, unit.block);
     const SourceRange sources =
         SourcesOf(rows_, 0, 1, unit.begin, unit.end, /*skip=*/false);
     unit.first_src_row = sources.first;
     unit.src = src_ +
                (unit.image * rows_.src_size + sources.first) * cols_.src_size *
                    problem_.in_depth +
-               unit.channel;
+               unit.channels.first;
     unit.pixels = sources.count * cols_.src_size;
     return unit;
   }

@@ -39,12 +39,8 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
   A* packed_filter = static_cast<A*>(scratch);
   int64_t packed_block = -1;
 
-  Operands<T> operands;
-  operands.src_row_step = cols.src_size * depth;
-  operands.src_col_step = depth;
+  Operands<T> operands = OperandsOf<N, T>(problem, depth);
   operands.filter = packed_filter;
-  operands.filter_tap_step = N;
-  operands.filter_vector_step = taps * N;
 
   TileSums<T> sums;
   sums.panel = panel;
@@ -119,10 +115,9 @@ void GatherDirectUnits(const GatherProblem& problem, const T* src,
     if (rows_left <= 0) continue;
     tile.row_run = down.run;
 
-    const int64_t channel = block * problem.channel_block;
-    const int64_t channels = block + 1 < problem.num_blocks
-                                 ? problem.channel_block
-                                 : depth - channel;
+    const ChannelRange of_block = ChannelsOfBlock(problem, depth, block);
+    const int64_t channel = of_block.first;
+    const int64_t channels = of_block.count;
     operands.src =
         src + image * rows.src_size * operands.src_row_step + channel;
     if (block != packed_block) {

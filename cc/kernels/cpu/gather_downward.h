@@ -36,35 +36,26 @@ class DownwardGather {
   void Run(int64_t begin, int64_t end) {
     const int64_t depth = problem_.in_depth;
     A panel[kMaxPositions * (kMaxKeptChannels + kLanes)];
-    Operands<T> operands;
-    operands.src_row_step = cols_.src_size * depth;
-    operands.src_col_step = depth;
-    operands.filter_tap_step = N;
-    operands.filter_vector_step = taps_ * N;
-    operands.prefetch_rows = problem_.prefetch ? rows_.src_size : 0;
-    TileSums<T> sums;
-    sums.panel = panel;
-    sums.row_step = cols_.dst_size * depth;
-    sums.col_step = depth;
-    sums.joins_lines = problem_.joins_lines;
-    sums.stream = problem_.beyond_cache && kCanStream<T> &&
-                  reinterpret_cast<uintptr_t>(dst_) % kLineBytes == 0;
-    sums.prefetch_dst = false;
+    Operands<T> operands = OperandsOf<N, T>(problem_, depth);
+    operands.prefetch_rows = rows_.src_size;
+    TileSums<T> sums = SumsOfLines(problem_, dst_, panel);
 
-    uint64_t packed_blocks = 0;
-    static_assert(kMostDownwardBlocks <= 64, "a bit for each");
+    // Blocks take turns: all are packed when so many have begun.
+    int64_t packed_blocks = 0;
+    int64_t block = -1;
     Unit next = FindUnit(begin);
     for (int64_t index = begin; index < end; ++index) {
       const Unit unit = next;
-      const uint64_t bit = uint64_t{1} << unit.block;
-      if ((packed_blocks & bit) == 0) {
-        PackFilterBlock<N>(filter_ + unit.channel, taps_, depth, unit.channels,
-                           packed_filter_ + unit.channel * taps_,
-                           NextTapRow(problem_));
-        packed_blocks |= bit;
+      const ChannelRange& channels = unit.channels;
+      if (unit.block != block && packed_blocks < problem_.num_blocks) {
+        PackFilterBlock<N>(
+            filter_ + channels.first, taps_, depth, channels.count,
+            packed_filter_ + channels.first * taps_, NextTapRow(problem_));
+        ++packed_blocks;
       }
+      block = unit.block;
       operands.src = unit.src;
-      operands.filter = packed_filter_ + unit.channel * taps_;
+      operands.filter = packed_filter_ + channels.first * taps_;
       operands.next_strip = nullptr;
       if (index + 1 < end) {
         next = FindUnit(index + 1);
@@ -84,8 +75,7 @@ class DownwardGather {
 
   struct Unit {
     int64_t block;
-    int64_t channel;  // the first
-    int64_t channels;
+    ChannelRange channels;
     int64_t begin;  // columns of dst
     int64_t end;
     const T* src;  // the first pixel of the image
@@ -100,15 +90,11 @@ class DownwardGather {
     if (unit.end > cols_.dst_size) unit.end = cols_.dst_size;
     unit.block = index / strips % problem_.num_blocks;
     const int64_t image = index / strips / problem_.num_blocks;
-    unit.channel = unit.block * problem_.channel_block;
-    unit.channels = unit.block + 1 < problem_.num_blocks
-                        ? problem_.channel_block
-                        : problem_.in_depth - unit.channel;
     const int64_t depth = problem_.in_depth;
-    unit.src =
-        src_ + image * rows_.src_size * cols_.src_size * depth + unit.channel;
-    unit.dst =
-        dst_ + image * rows_.dst_size * cols_.dst_size * depth + unit.channel;
+    unit.channels = ChannelsOfBlock(problem_, depth, unit.block);
+    const int64_t channel = unit.channels.first;
+    unit.src = src_ + image * rows_.src_size * cols_.src_size * depth + channel;
+    unit.dst = dst_ + image * rows_.dst_size * cols_.dst_size * depth + channel;
     return unit;
   }
 
@@ -140,7 +126,7 @@ class DownwardGather {
       sums.dst = unit.dst + row * sums.row_step;
       SumTileRow<Isa, N, kMaxTaps, kTileRows>(
           problem_, tile, rows_left < tile_rows ? 1 : kTileRows, unit.begin,
-          unit.end, operands, unit.channels, sums,
+          unit.end, operands, unit.channels.count, sums,
           [](int64_t, int64_t, int64_t) {});
     }
   }

@@ -166,9 +166,9 @@ class MultipliedGather {
   void StartBlock(int64_t block) {
     const int64_t multiplier = problem_.depth_multiplier;
     const int64_t depth = FilterDepth(problem_);
-    first_channel_ = block * problem_.channel_block;
-    channels_ = block + 1 < problem_.num_blocks ? problem_.channel_block
-                                                : depth - first_channel_;
+    const ChannelRange channels = ChannelsOfBlock(problem_, depth, block);
+    first_channel_ = channels.first;
+    channels_ = channels.count;
     PackFilterBlock<N>(filter_ + first_channel_, taps_, depth, channels_,
                        packed_filter_);
     for (int64_t vector = 0; vector * N < channels_; ++vector) {

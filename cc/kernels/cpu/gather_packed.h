@@ -165,10 +165,10 @@ class PackedGather {
       PackVectorFilter(map_.channel, map_.contiguous, 0);
       return;
     }
-    first_channel_ = block * problem_.channel_block;
-    channels_ = block + 1 < problem_.num_blocks
-                    ? problem_.channel_block
-                    : DstDepth(problem_) - first_channel_;
+    const ChannelRange block_channels =
+        ChannelsOfBlock(problem_, DstDepth(problem_), block);
+    first_channel_ = block_channels.first;
+    channels_ = block_channels.count;
     num_vectors_ = (channels_ + N - 1) / N;
     for (int64_t vector = 0; vector < num_vectors_; ++vector) {
       int64_t channels[N];
@@ -285,13 +285,13 @@ class PackedGather {
         } else {
           PrefetchToRead(next);
         }
-        next += 64;
+        next += kLineBytes;
       }
     }
   };
 
   static Ahead PlanAhead(const T* first, int64_t elements, int64_t calls) {
-    const int64_t lines = elements * sizeof(T) / 64;
+    const int64_t lines = elements * sizeof(T) / kLineBytes;
     return {reinterpret_cast<const char*>(first), lines,
             (lines + calls - 1) / calls};
   }

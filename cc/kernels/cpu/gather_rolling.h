@@ -461,7 +461,8 @@ class RollingStripWalk {
     const int64_t row = down_.Begin(band_);
     const int64_t src_row = down.run.first_src + row * rows.pitch;
     const int64_t dst_row = row_phase_ + row * rows.num_phases;
-    const int64_t channel = block_ * problem_.channel_block;
+    const ChannelRange channels = ChannelsOfBlock(problem_, depth, block_);
+    const int64_t channel = channels.first;
     of_all_.src = src_ +
                   (image_ * rows.src_size + src_row) * cols.src_size * depth +
                   channel;
@@ -474,8 +475,7 @@ class RollingStripWalk {
         filter_ +
         (down.run.first_tap * kRollingTaps + across.run.first_tap) * depth +
         channel;
-    of_all_.channels = block_ + 1 < problem_.num_blocks ? problem_.channel_block
-                                                        : depth - channel;
+    of_all_.channels = channels.count;
     of_all_.rows = down_.Begin(band_ + 1) - row;
     of_all_.window_rows =
         ClipToSource(rows, src_row, of_all_.rows + kRollingTaps - 1);

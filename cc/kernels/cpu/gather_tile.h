@@ -33,6 +33,34 @@ struct Operands {
   const S* next_strip = nullptr;
 };
 
+// Those of sources whose pixels are `pixel_step` elements apart, row after row,
+// and of a filter that PackFilterBlock has packed.
+template <int N, typename S>
+Operands<S> OperandsOf(const GatherProblem& problem, int64_t pixel_step) {
+  const int64_t taps = problem.rows.filter_size * problem.cols.filter_size;
+  Operands<S> operands;
+  operands.src_row_step = problem.cols.src_size * pixel_step;
+  operands.src_col_step = pixel_step;
+  operands.filter_tap_step = N;
+  operands.filter_vector_step = taps * N;
+  return operands;
+}
+
+// The sums of neighbouring positions in NHWC, pixels of whole lines.
+template <typename S>
+TileSums<S> SumsOfLines(const GatherProblem& problem, const S* dst,
+                        typename AccumulatorOf<S>::type* panel) {
+  TileSums<S> sums;
+  sums.panel = panel;
+  sums.row_step = problem.cols.dst_size * problem.in_depth;
+  sums.col_step = problem.in_depth;
+  sums.joins_lines = problem.joins_lines;
+  sums.stream = problem.beyond_cache && kCanStream<S> &&
+                reinterpret_cast<uintptr_t>(dst) % kLineBytes == 0;
+  sums.prefetch_dst = false;
+  return sums;
+}
+
 // The phases of a plan. Asking the plan takes divisions.
 struct Phase {
   TapRun run;  // the first

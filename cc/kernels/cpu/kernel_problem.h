@@ -115,6 +115,20 @@ static inline int64_t TapBlocks(const FilterGradientProblem& problem) {
 static inline int64_t Passes(const GatherProblem& problem) {
   return problem.backward ? problem.depth_multiplier : 1;
 }
+// Neighbouring channels.
+struct ChannelRange {
+  int64_t first;
+  int64_t count;
+};
+// Those of a block of a problem that is not flat: `depth` channels are cut.
+template <typename Problem>
+static inline ChannelRange ChannelsOfBlock(const Problem& problem,
+                                           int64_t depth, int64_t block) {
+  const int64_t first = block * problem.channel_block;
+  return {first, block + 1 < problem.num_blocks ? problem.channel_block
+                                                : depth - first};
+}
+
 // From a tap to the one that meets the next source row for the same position.
 static inline int64_t NextTapRow(const GatherProblem& problem) {
   return (problem.strided ? 1 : problem.rows.tap_step) *
@@ -126,9 +140,8 @@ static inline int64_t TilesDown(const GatherProblem& problem) {
          problem.tile_rows;
 }
 
-// The columns of a strip of DownwardGather, and the most blocks of channels.
+// The columns of a strip of DownwardGather.
 inline constexpr int64_t kDownwardCols = 7;
-inline constexpr int64_t kMostDownwardBlocks = 64;
 static inline int64_t DownwardStrips(const GatherProblem& problem) {
   return (problem.cols.dst_size + kDownwardCols - 1) / kDownwardCols;
 }

@@ -1,7 +1,8 @@
-// All kernels of one instruction set. A translation unit per instruction set
-// includes this, describes its registers in a struct and is compiled with the
-// matching flags. Nothing in it may have external weak linkage: the linker
-// would keep one copy of it for every CPU.
+// All kernels of one instruction set. A translation unit per instruction set,
+// or several that each make a part of them, includes this, describes its
+// registers in a struct and is compiled with the matching flags. Nothing in it
+// may have external weak linkage: the linker would keep one copy of it for
+// every CPU.
 //
 // The description of an instruction set:
 //   kVectorBytes     size of a register
@@ -40,7 +41,7 @@ namespace tf_dwgrad {
 namespace {
 
 template <typename Isa, typename T>
-constexpr void AddKernels(ElementType type, KernelTable* table) {
+constexpr void AddGathers(ElementType type, KernelTable* table) {
   const int slot = static_cast<int>(type);
   table->gather_direct[slot] = GatherDirect<Isa, T>;
   if constexpr (Isa::kRolls && kRollingPays<T>) {
@@ -53,6 +54,11 @@ constexpr void AddKernels(ElementType type, KernelTable* table) {
   table->gather_packed[slot] = GatherPacked<Isa, T>;
   table->gather_along_rows[slot] = GatherAlongRows<Isa, T>;
   table->gather_planes[slot] = GatherPlanes<Isa, T>;
+}
+
+template <typename Isa, typename T>
+constexpr void AddFilterGradients(ElementType type, KernelTable* table) {
+  const int slot = static_cast<int>(type);
   table->filter_gradient_direct[slot] = FilterGradientDirect<Isa, T>;
   table->filter_gradient_packed[slot] = FilterGradientPacked<Isa, T>;
   table->filter_gradient_planes[slot] = FilterGradientPlanes<Isa, T>;
@@ -82,22 +88,43 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           {}};
 }
 
-template <typename Isa>
-constexpr KernelTable MakeKernelTable(const char* name) {
+// The forward op and the input gradient, of one type.
+template <typename Isa, typename T>
+constexpr KernelTable MakeGatherTable(const char* name, ElementType type) {
   KernelTable table = MakeEmptyKernelTable<Isa>(name);
-  AddKernels<Isa, Half>(ElementType::kHalf, &table);
-  AddKernels<Isa, BFloat16>(ElementType::kBFloat16, &table);
-  AddKernels<Isa, float>(ElementType::kFloat32, &table);
-  AddKernels<Isa, double>(ElementType::kFloat64, &table);
+  AddGathers<Isa, T>(type, &table);
   return table;
 }
 
-// The kernels of one type only.
-template <typename Isa, typename T>
-constexpr KernelTable MakePartialKernelTable(const char* name,
-                                             ElementType type) {
+template <typename Isa>
+constexpr KernelTable MakeGatherTable(const char* name) {
   KernelTable table = MakeEmptyKernelTable<Isa>(name);
-  AddKernels<Isa, T>(type, &table);
+  AddGathers<Isa, Half>(ElementType::kHalf, &table);
+  AddGathers<Isa, BFloat16>(ElementType::kBFloat16, &table);
+  AddGathers<Isa, float>(ElementType::kFloat32, &table);
+  AddGathers<Isa, double>(ElementType::kFloat64, &table);
+  return table;
+}
+
+template <typename Isa>
+constexpr void AddFilterGradients(KernelTable* table) {
+  AddFilterGradients<Isa, Half>(ElementType::kHalf, table);
+  AddFilterGradients<Isa, BFloat16>(ElementType::kBFloat16, table);
+  AddFilterGradients<Isa, float>(ElementType::kFloat32, table);
+  AddFilterGradients<Isa, double>(ElementType::kFloat64, table);
+}
+
+template <typename Isa>
+constexpr KernelTable MakeFilterGradientTable(const char* name) {
+  KernelTable table = MakeEmptyKernelTable<Isa>(name);
+  AddFilterGradients<Isa>(&table);
+  return table;
+}
+
+template <typename Isa>
+constexpr KernelTable MakeKernelTable(const char* name) {
+  KernelTable table = MakeGatherTable<Isa>(name);
+  AddFilterGradients<Isa>(&table);
   return table;
 }
 

@@ -134,7 +134,7 @@ void AddRowProducts(const RowProducts<S>& products, int64_t channels,
                     int64_t tap_row_step, int64_t vector_step) {
   typedef typename AccumulatorOf<S>::type A;
   typedef Vector<A, N> V;
-  constexpr int64_t kLine = 64 / sizeof(S);
+  constexpr int64_t kLine = kLineBytes / sizeof(S);
   // Few products wait for memory: it had best be at work meanwhile. Many are
   // late if their loads queue behind the prefetches.
   constexpr bool kPrefetchFirst = kRows * kTaps <= kFewTaps;
@@ -210,13 +210,17 @@ using AddRowProductsFunction = void (*)(const RowProducts<S>& products,
                                         int64_t tap_row_step,
                                         int64_t vector_step);
 
-// The most tap rows of a block with so many tap columns.
+// The most tap rows of a block with so many tap columns. Those that share no
+// input columns hardly gain from sharing dY: one row.
 template <typename Isa>
-constexpr int BlockRows(int taps) {
+constexpr int BlockRows(int stride, int taps) {
+  if (stride == 0) return 1;
   return taps * 3 <= Isa::kMaxSums ? 3 : (taps * 2 <= Isa::kMaxSums ? 2 : 1);
 }
 
-// The instance for numbers that are only known at run time.
+// The instance for numbers that are only known at run time. A single row is
+// what filters of one row and the edges of some images have: not worth
+// instances for each stride.
 template <typename Isa, int N, int kStride, typename S, int kRows = 3,
           int kTaps = Isa::kMaxTaps>
 AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
@@ -226,14 +230,16 @@ AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
                                                                       taps);
     }
   }
-  if constexpr (kRows > 1) {
-    if (rows < kRows || kRows > BlockRows<Isa>(kTaps)) {
-      return FindAddRowProducts<Isa, N, kStride, S, kRows - 1, kTaps>(rows,
-                                                                      taps);
+  if constexpr (kRows == 1) {
+    return AddRowProducts<N, 1, kTaps, 0, kLeastCols, S>;
+  } else {
+    if constexpr (kRows <= BlockRows<Isa>(kStride, kTaps)) {
+      if (rows == kRows) {
+        return AddRowProducts<N, kRows, kTaps, kStride, Isa::kGradientCols, S>;
+      }
     }
+    return FindAddRowProducts<Isa, N, kStride, S, kRows - 1, kTaps>(rows, taps);
   }
-  constexpr int kCols = kStride > 0 ? Isa::kGradientCols : kLeastCols;
-  return AddRowProducts<N, kRows, kTaps, kStride, kCols, S>;
 }
 
 }  // namespace

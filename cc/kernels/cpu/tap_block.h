@@ -479,6 +479,12 @@ inline void AddTapRows(const TapBlock<S>& block, int64_t tiles,
       window, sums.cols == kCols, add);
 }
 
+// Whether the tiles of a type may see what stride 2 leaves of 3x3 filters:
+// those of packed pixels may. Of others, its phases share tiles.
+template <typename S>
+constexpr bool kSeesPhases =
+    kParts<S> == 1 && sizeof(S) == sizeof(typename AccumulatorOf<S>::type);
+
 // Finds the instance for a number of taps that is only known at run time.
 template <int N, int kRows, int kCols, int kTaps, typename S>
 inline void AddTaps(int taps, const TapBlock<S>& block, int64_t tiles,
@@ -491,7 +497,7 @@ inline void AddTaps(int taps, const TapBlock<S>& block, int64_t tiles,
     }
   }
   // The filters of most layers: 3x3, and what stride 2 leaves of it.
-  if constexpr (kTaps <= 3) {
+  if constexpr (kTaps == 3 || (kTaps < 3 && kSeesPhases<S>)) {
     if (block.first && last && block.begin_row == 0 &&
         block.end_row == block.num_rows + kRows - 1) {
       if constexpr (kTaps == 3) {

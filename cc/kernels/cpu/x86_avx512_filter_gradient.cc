@@ -1,0 +1,11 @@
+// The filter gradient for x86 with AVX-512 (F, BW, DQ, VL).
+
+#include "cc/kernels/cpu/x86_avx512.h"
+
+namespace tf_dwgrad {
+
+extern const KernelTable kAvx512FilterGradientKernels;
+constexpr KernelTable kAvx512FilterGradientKernels =
+    MakeFilterGradientTable<Avx512>("avx512");
+
+}  // namespace tf_dwgrad
