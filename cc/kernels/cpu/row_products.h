@@ -210,17 +210,15 @@ using AddRowProductsFunction = void (*)(const RowProducts<S>& products,
                                         int64_t tap_row_step,
                                         int64_t vector_step);
 
-// The most tap rows of a block with so many tap columns. Those that share no
-// input columns hardly gain from sharing dY: one row.
+// The most tap rows of a block with so many tap columns. Where columns share no
+// input, only 3x3 filters are common enough for more than one.
 template <typename Isa>
 constexpr int BlockRows(int stride, int taps) {
-  if (stride == 0) return 1;
+  if (stride == 0 && taps != 3) return 1;
   return taps * 3 <= Isa::kMaxSums ? 3 : (taps * 2 <= Isa::kMaxSums ? 2 : 1);
 }
 
-// The instance for numbers that are only known at run time. A single row is
-// what filters of one row and the edges of some images have: not worth
-// instances for each stride.
+// The instance for numbers that are only known at run time.
 template <typename Isa, int N, int kStride, typename S, int kRows = 3,
           int kTaps = Isa::kMaxTaps>
 AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
@@ -230,14 +228,15 @@ AddRowProductsFunction<S> FindAddRowProducts(int rows, int taps) {
                                                                       taps);
     }
   }
-  if constexpr (kRows == 1) {
-    return AddRowProducts<N, 1, kTaps, 0, kLeastCols, S>;
-  } else {
-    if constexpr (kRows <= BlockRows<Isa>(kStride, kTaps)) {
-      if (rows == kRows) {
-        return AddRowProducts<N, kRows, kTaps, kStride, Isa::kGradientCols, S>;
-      }
+  if constexpr (kRows <= BlockRows<Isa>(kStride, kTaps)) {
+    if (rows == kRows || kRows == 1) {
+      // With stride 2, a single row is rare: as if columns shared no input.
+      constexpr int kInstance = kRows == 1 && kStride == 2 ? 0 : kStride;
+      constexpr int kCols = kInstance > 0 ? Isa::kGradientCols : kLeastCols;
+      return AddRowProducts<N, kRows, kTaps, kInstance, kCols, S>;
     }
+  }
+  if constexpr (kRows > 1) {
     return FindAddRowProducts<Isa, N, kStride, S, kRows - 1, kTaps>(rows, taps);
   }
 }
