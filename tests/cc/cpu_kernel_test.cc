@@ -211,6 +211,7 @@ void TestCopied(Random& random) {
        {ChannelsLast(2, same(3, 5), same(4, 5), 1024),
         ChannelsLast(1, same(90, 5), same(12, 5), 1024),
         ChannelsLast(1, same(9, 7), same(17, 7), 512),
+        ChannelsLast(2, {6, 4, 5, 1, 1, 1}, {15, 17, 5, 1, 1, 3}, 1024),
         ChannelsLast(2, same(5, 17), same(7, 9), 16),
         ChannelsLast(2, same(40, 3), same(7, 9), 144),
         ChannelsLast(1, {9, 5, 5, 1, 1, 0}, {9, 17, 9, 1, 1, 8}, 1024),

@@ -32,9 +32,11 @@ template <typename T>
 struct ComingPixels {
   const T* src;
   int64_t pixels;
+  int64_t depth;
+  int64_t channels;
 
   // The next of `shares` equal shares of them, of which this is the first.
-  inline void Prefetch(int64_t shares, int64_t depth, int64_t channels) {
+  inline void Prefetch(int64_t shares) {
     constexpr int64_t kLine = kLineBytes / sizeof(T);
     const int64_t count = shares > 1 ? pixels / shares : pixels;
     for (int64_t i = 0; i < count; ++i) {

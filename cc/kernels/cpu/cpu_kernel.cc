@@ -380,31 +380,36 @@ bool CompetesForCache(const GatherProblem& problem, const KernelTable& kernels,
 // window of a tile and its taps stay in the first cache.
 constexpr int64_t kDownwardBytes = 256;
 
-// Whether tiles go down the image. That pays where many taps come back to a
-// pixel while results are written past the caches, if the addresses of the
-// image's pages stay known from one piece to the next.
-bool UsesDownwardTiles(const GatherProblem& problem, const KernelTable& kernels,
-                       ElementType type, int64_t filter_bytes) {
+// Whether tiles had best go down the image: where many taps come back to a
+// pixel while results are written past the caches.
+bool SuitsDownwardTiles(const GatherProblem& problem,
+                        const KernelTable& kernels, ElementType type) {
   constexpr int64_t kLeastTaps = 25;
-  constexpr int64_t kImageBytes = 4 << 20;
-  // Else the pieces of a window compete for the first cache.
-  constexpr int64_t kLeastSets = 4;
   const GatherPlan& rows = problem.rows;
   const GatherPlan& cols = problem.cols;
   const auto suits = [](const GatherPlan& plan) {
     return plan.stride == 1 && plan.dilation == 1;
   };
-  const int64_t taps = rows.filter_size * cols.filter_size;
-  const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
-  const int64_t image_bytes =
-      (rows.src_size * cols.src_size + rows.dst_size * cols.dst_size) *
-      pixel_bytes;
   // Other results of 16 bits do not go past the caches.
   const bool streams = SizeOf(type) >= 4 || problem.takes_apart;
   return problem.beyond_cache && streams && suits(rows) && suits(cols) &&
-         problem.most_taps <= kernels.max_taps && taps >= kLeastTaps &&
-         pixel_bytes % kLineBytes == 0 &&
-         CacheSets(pixel_bytes) >= kLeastSets && image_bytes <= kImageBytes &&
+         problem.most_taps <= kernels.max_taps &&
+         rows.filter_size * cols.filter_size >= kLeastTaps &&
+         problem.in_depth * SizeOf(type) % kLineBytes == 0;
+}
+
+// Whether the source can be read where it is meanwhile: the addresses of the
+// image's pages must stay known from one piece to the next.
+bool FitsDownwardGather(const GatherProblem& problem, ElementType type,
+                        int64_t filter_bytes) {
+  constexpr int64_t kImageBytes = 4 << 20;
+  // Else the pieces of a window compete for the first cache.
+  constexpr int64_t kLeastSets = 4;
+  const int64_t pixel_bytes = problem.in_depth * SizeOf(type);
+  const int64_t image_bytes = (problem.rows.src_size * problem.cols.src_size +
+                               problem.rows.dst_size * problem.cols.dst_size) *
+                              pixel_bytes;
+  return CacheSets(pixel_bytes) >= kLeastSets && image_bytes <= kImageBytes &&
          filter_bytes <= kPanelBytes;
 }
 
@@ -615,6 +620,7 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     problem.tile_rows = problem.takes_lines && CompetesForOneSet(problem, type)
                             ? 1
                             : TileRows(problem, kernels);
+    problem.downward = SuitsDownwardTiles(problem, kernels, type);
     problem.copied = CompetesForCache(problem, kernels, lanes, SizeOf(type)) &&
                      PlanCopiedGather(type);
     if (problem.copied) {
@@ -625,7 +631,8 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
       return;
     }
     const int64_t filter_bytes = dst_depth * filter_taps * accumulator;
-    problem.downward = UsesDownwardTiles(problem, kernels, type, filter_bytes);
+    problem.downward =
+        problem.downward && FitsDownwardGather(problem, type, filter_bytes);
     if (problem.downward) {
       const int64_t line = kLineBytes / SizeOf(type);
       SplitChannels(&problem, dst_depth, std::max(parts * lanes, line),
@@ -713,7 +720,8 @@ bool CpuKernel::PlanCopiedGather(ElementType type) {
   const int64_t lanes =
       kernels.vector_bytes / (type == ElementType::kFloat64 ? 8 : 4);
   // The longer the pieces of a pixel, the better.
-  for (int64_t lines = 8; lines > 0; lines /= 2) {
+  const int64_t most_lines = problem.downward ? kDownwardBytes / kLineBytes : 8;
+  for (int64_t lines = most_lines; lines > 0; lines /= 2) {
     SplitChannels(&problem, problem.in_depth, line, lines * line);
     problem.block_vectors = problem.channel_block / lanes;
     const int64_t filter_bytes =

@@ -51,8 +51,9 @@ class CopiedRows {
     CopyPixels(input, input_pixels, depth, channels, input_copy_, step_);
     CopyPixels(dy, dy_pixels, depth, channels, dy_copy_, step_);
     // What comes next lies behind it; the next image behind the last row.
-    ComingPixels<T> coming_input = {input + input_pixels * depth, 0};
-    ComingPixels<T> coming_dy = {dy + dy_pixels * depth, 0};
+    ComingPixels<T> coming_input = {input + input_pixels * depth, 0, depth,
+                                    channels};
+    ComingPixels<T> coming_dy = {dy + dy_pixels * depth, 0, depth, channels};
     const int64_t input_left =
         ((problem_.batch - image) * rows.in - end_in) * cols.in;
     const int64_t dy_left =
@@ -67,8 +68,8 @@ class CopiedRows {
     const int64_t rows_at_a_time = 1 + kTileCols / cols.out;
     for (int64_t row = begin; row < end; row += rows_at_a_time) {
       const int64_t shares = (end - row) / rows_at_a_time;
-      coming_input.Prefetch(shares, depth, channels);
-      coming_dy.Prefetch(shares, depth, channels);
+      coming_input.Prefetch(shares);
+      coming_dy.Prefetch(shares);
       const int64_t row_end =
           row + rows_at_a_time < end ? row + rows_at_a_time : end;
       sums_.Add(lattice, input_rows, dy_rows, row, row_end, unit.first_tap_row,

@@ -1,7 +1,7 @@
 // Forward op and input gradient for NHWC where the pixels of a tile compete for
-// the first cache (see copy_pixels.h). A unit of work copies a
-// block of channels of the source rows that it needs and sums up tiles of the
-// copy.
+// the first cache (see copy_pixels.h). A unit of work copies a block of
+// channels of the source rows that it needs and sums up tiles of the copy, row
+// by row or, as DownwardGather does, strip by strip.
 
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_COPIED_H_
@@ -35,9 +35,6 @@ class CopiedGather {
   void Run(int64_t begin, int64_t end) {
     const int64_t depth = problem_.in_depth;
     A panel[kMaxPositions * (kMaxKeptChannels + kLanes)];
-    TilePlace tile;
-    tile.row_run = FirstRun(rows_, 0);
-    tile.col_run = FirstRun(cols_, 0);
     Operands<T> operands = OperandsOf<N, T>(problem_, copy_step_);
     operands.src = copy_;
     operands.filter = packed_filter_;
@@ -57,23 +54,17 @@ class CopiedGather {
                  copy_step_);
       operands.first_row = unit.first_src_row;
       // While tiles are summed up, what the next unit copies comes closer.
-      ComingPixels<T> coming = {nullptr, 0};
+      ComingPixels<T> coming = {nullptr, 0, depth, 0};
       if (index + 1 < end) {
         next = FindUnit(index + 1);
-        coming = {next.src, next.pixels};
+        coming = {next.src, next.pixels, depth, next.channels.count};
       }
-      for (int64_t row = unit.begin; row < unit.end;
-           row += problem_.tile_rows) {
-        const int64_t rows_left = unit.end - row;
-        coming.Prefetch(rows_left / problem_.tile_rows, depth,
-                        next.channels.count);
-        tile.row = row;
-        sums.dst = dst_ + (unit.image * rows_.dst_size + row) * sums.row_step +
-                   unit.channels.first;
-        SumTileRow<Isa, N, kMaxTaps, kTileRows>(
-            problem_, tile, rows_left < problem_.tile_rows ? 1 : kTileRows, 0,
-            cols_.dst_size, operands, unit.channels.count, sums,
-            [](int64_t, int64_t, int64_t) {});
+      sums.dst = dst_ + unit.image * rows_.dst_size * sums.row_step +
+                 unit.channels.first;
+      if (problem_.downward) {
+        SumStrips<kMaxTaps, kTileRows>(unit, operands, sums, &coming);
+      } else {
+        SumRows<kMaxTaps, kTileRows>(unit, operands, sums, &coming);
       }
     }
     if (sums.stream) FinishStreaming();
@@ -117,6 +108,48 @@ class CopiedGather {
                unit.channels.first;
     unit.pixels = sources.count * cols_.src_size;
     return unit;
+  }
+
+  // `sums` are those of the first position of the image.
+  template <int kMaxTaps, int kTileRows>
+  void SumRows(const Unit& unit, const Operands<T>& operands, TileSums<T> sums,
+               ComingPixels<T>* coming) const {
+    TilePlace tile;
+    tile.row_run = FirstRun(rows_, 0);
+    tile.col_run = FirstRun(cols_, 0);
+    const int64_t tile_rows = problem_.tile_rows;
+    T* const dst = sums.dst;
+    for (int64_t row = unit.begin; row < unit.end; row += tile_rows) {
+      const int64_t rows_left = unit.end - row;
+      coming->Prefetch(rows_left / tile_rows);
+      tile.row = row;
+      sums.dst = dst + row * sums.row_step;
+      SumTileRow<Isa, N, kMaxTaps, kTileRows>(
+          problem_, tile, rows_left < tile_rows ? 1 : kTileRows, 0,
+          cols_.dst_size, operands, unit.channels.count, sums,
+          [](int64_t, int64_t, int64_t) {});
+    }
+  }
+
+  template <int kMaxTaps, int kTileRows>
+  void SumStrips(const Unit& unit, const Operands<T>& operands,
+                 const TileSums<T>& sums, ComingPixels<T>* coming) const {
+    const int64_t strips = DownwardStrips(problem_);
+    const int64_t tile_rows = problem_.tile_rows;
+    int64_t tiles_left =
+        strips * ((unit.end - unit.begin + tile_rows - 1) / tile_rows);
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      const int64_t begin_col = strip * kDownwardCols;
+      const int64_t end_col = begin_col + kDownwardCols < cols_.dst_size
+                                  ? begin_col + kDownwardCols
+                                  : cols_.dst_size;
+      SumStrip<Isa, N, kMaxTaps, kTileRows>(
+          problem_, unit.begin, unit.end, begin_col, end_col, operands,
+          unit.channels.count, sums, [&](int64_t tiles) {
+            coming->Prefetch(tiles_left / tiles);
+            tiles_left -= tiles;
+          });
+    }
   }
 
   const GatherProblem& problem_;

@@ -25,8 +25,6 @@ class DownwardGather {
         rows_(problem.rows),
         cols_(problem.cols),
         taps_(rows_.filter_size * cols_.filter_size),
-        row_run_(FirstRun(rows_, 0)),
-        col_run_(FirstRun(cols_, 0)),
         src_(src),
         filter_(filter),
         dst_(dst),
@@ -38,6 +36,7 @@ class DownwardGather {
     A panel[kMaxPositions * (kMaxKeptChannels + kLanes)];
     Operands<T> operands = OperandsOf<N, T>(problem_, depth);
     operands.prefetch_rows = rows_.src_size;
+    const TapRun col_run = FirstRun(cols_, 0);
     TileSums<T> sums = SumsOfLines(problem_, dst_, panel);
 
     // Blocks take turns: all are packed when so many have begun.
@@ -61,9 +60,12 @@ class DownwardGather {
         next = FindUnit(index + 1);
         operands.next_strip =
             next.src +
-            (col_run_.first_src + next.begin + col_run_.num_taps - 1) * depth;
+            (col_run.first_src + next.begin + col_run.num_taps - 1) * depth;
       }
-      SumStrip<kMaxTaps, kTileRows>(unit, operands, sums);
+      sums.dst = unit.dst;
+      SumStrip<Isa, N, kMaxTaps, kTileRows>(
+          problem_, 0, rows_.dst_size, unit.begin, unit.end, operands,
+          channels.count, sums, [](int64_t) {});
     }
     if (sums.stream) FinishStreaming();
   }
@@ -98,45 +100,10 @@ class DownwardGather {
     return unit;
   }
 
-  // How many tiles from row `row` on are whole, see all rows of their windows
-  // and find what they prefetch in this image.
-  int64_t AlikeTiles(int64_t row) const {
-    const int64_t tile_rows = problem_.tile_rows;
-    const int64_t src_row = row_run_.first_src + row;
-    const int64_t window = row_run_.num_taps + tile_rows - 1;
-    if (src_row < 0) return 1;
-    const int64_t by_src = (rows_.src_size - src_row - window) / tile_rows;
-    const int64_t by_dst = (rows_.dst_size - row) / tile_rows;
-    const int64_t tiles = by_src < by_dst ? by_src : by_dst;
-    return tiles > 1 ? tiles : 1;
-  }
-
-  template <int kMaxTaps, int kTileRows>
-  void SumStrip(const Unit& unit, const Operands<T>& operands,
-                TileSums<T> sums) const {
-    TilePlace tile;
-    tile.row_run = row_run_;
-    tile.col_run = col_run_;
-    tile.down = true;
-    const int64_t tile_rows = problem_.tile_rows;
-    for (int64_t row = 0; row < rows_.dst_size; row += tile.tiles * tile_rows) {
-      const int64_t rows_left = rows_.dst_size - row;
-      tile.row = row;
-      tile.tiles = AlikeTiles(row);
-      sums.dst = unit.dst + row * sums.row_step;
-      SumTileRow<Isa, N, kMaxTaps, kTileRows>(
-          problem_, tile, rows_left < tile_rows ? 1 : kTileRows, unit.begin,
-          unit.end, operands, unit.channels.count, sums,
-          [](int64_t, int64_t, int64_t) {});
-    }
-  }
-
   const GatherProblem& problem_;
   const GatherPlan& rows_;
   const GatherPlan& cols_;
   const int64_t taps_;
-  const TapRun row_run_;
-  const TapRun col_run_;
   const T* const src_;
   const T* const filter_;
   T* const dst_;

@@ -467,6 +467,49 @@ void SumTileRow(const GatherProblem& problem, TilePlace tile, int tile_rows,
   }
 }
 
+// How many tiles from row `row` down to `end` are whole, see all rows of their
+// windows and find what they prefetch in this image.
+inline int64_t AlikeTilesBelow(const GatherProblem& problem,
+                               const TapRun& row_run, int64_t row, int64_t end,
+                               bool prefetch) {
+  const int64_t tile_rows = problem.tile_rows;
+  const int64_t src_row = row_run.first_src + row;
+  if (src_row < 0) return 1;
+  const int64_t window = row_run.num_taps + tile_rows - 1;
+  const int64_t by_src =
+      (problem.rows.src_size - src_row - window) / tile_rows +
+      (prefetch ? 0 : 1);
+  const int64_t by_dst = (end - row) / tile_rows;
+  const int64_t tiles = by_src < by_dst ? by_src : by_dst;
+  return tiles > 1 ? tiles : 1;
+}
+
+// A strip of an image: tiles follow each other down its rows [begin, end).
+// There is a single phase. `sums` are those of row 0 and column 0. Tells
+// before(tiles) of those that are about to be summed up.
+template <typename Isa, int N, int kMaxTaps, int kTileRows, typename S,
+          typename Before>
+void SumStrip(const GatherProblem& problem, int64_t begin, int64_t end,
+              int64_t begin_col, int64_t end_col, const Operands<S>& operands,
+              int64_t channels, TileSums<S> sums, Before before) {
+  TilePlace tile;
+  tile.row_run = FirstRun(problem.rows, 0);
+  tile.col_run = FirstRun(problem.cols, 0);
+  tile.down = true;
+  const int64_t tile_rows = problem.tile_rows;
+  S* const dst = sums.dst;
+  for (int64_t row = begin; row < end; row += tile.tiles * tile_rows) {
+    tile.row = row;
+    tile.tiles = AlikeTilesBelow(problem, tile.row_run, row, end,
+                                 operands.prefetch_rows > 0);
+    before(tile.tiles);
+    sums.dst = dst + row * sums.row_step;
+    SumTileRow<Isa, N, kMaxTaps, kTileRows>(
+        problem, tile, end - row < tile_rows ? 1 : kTileRows, begin_col,
+        end_col, operands, channels, sums, [](int64_t, int64_t, int64_t) {});
+  }
+}
+
 // A tap column of a scattered tile: the tile's columns [begin, end) find their
 // source `src` elements behind the first pixel of the source row.
 struct ScatteredTap {

@@ -52,7 +52,7 @@ struct GatherProblem {
   bool spread;     // tiles are neighbours in the image, of stride 2, in one row
   bool scattered;  // tiles are neighbours in the image, not of a column phase
   bool copied;     // see CopiedGather; row_panels are of its units
-  bool downward;   // see DownwardGather
+  bool downward;   // tiles go down the image; see DownwardGather
   bool folded;     // planes of an image are done together; see GatherPlanes
   int64_t block_vectors;  // of accumulators, in the largest block
   PanelSplit row_panels;
@@ -140,7 +140,7 @@ static inline int64_t TilesDown(const GatherProblem& problem) {
          problem.tile_rows;
 }
 
-// The columns of a strip of DownwardGather.
+// The columns of a strip where tiles go down the image.
 inline constexpr int64_t kDownwardCols = 7;
 static inline int64_t DownwardStrips(const GatherProblem& problem) {
   return (problem.cols.dst_size + kDownwardCols - 1) / kDownwardCols;
