@@ -84,10 +84,15 @@ inline double Decode(const unsigned char* from, ElementType type) {
 }
 
 inline Tensor RandomTensor(Random& random, ElementType type, int64_t size) {
+  constexpr int64_t kDigits = 20;  // to base 3, of a random number
   Tensor tensor;
+  tensor.values.resize(size);
   tensor.bytes.resize(size * SizeOf(type));
+  uint32_t number = 0;
   for (int64_t i = 0; i < size; ++i) {
-    tensor.values.push_back(static_cast<int>(random() % 3) - 1);
+    if (i % kDigits == 0) number = static_cast<uint32_t>(random());
+    tensor.values[i] = static_cast<int>(number % 3) - 1;
+    number /= 3;
     Encode(tensor.values[i], type, &tensor.bytes[i * SizeOf(type)]);
   }
   return tensor;
@@ -191,6 +196,12 @@ inline Problem RandomProblem(Random& random) {
 template <typename Visit>
 void ForEachProduct(const Problem& problem, Visit visit) {
   const ConvGeometry& g = problem.geometry;
+  // From a channel to the next.
+  const int64_t input_step = problem.InputIndex(0, 0, 0, 1);
+  const int64_t output_step = problem.OutputIndex(0, 0, 0, 1);
+  // The compiler makes vectors of that.
+  const bool is_plain =
+      input_step == 1 && output_step == 1 && g.depth_multiplier == 1;
   for (int64_t n = 0; n < g.batch; ++n)
     for (int64_t i = 0; i < g.rows.out; ++i)
       for (int64_t r = 0; r < g.rows.filter; ++r) {
@@ -202,10 +213,21 @@ void ForEachProduct(const Problem& problem, Visit visit) {
             const int64_t x =
                 j * g.cols.stride - g.cols.pad_before + s * g.cols.dilation;
             if (x < 0 || x >= g.cols.in) continue;
-            for (int64_t k = 0; k < g.out_depth(); ++k) {
-              visit(problem.InputIndex(n, y, x, k / g.depth_multiplier),
-                    (r * g.cols.filter + s) * g.out_depth() + k,
-                    problem.OutputIndex(n, i, j, k));
+            const int64_t input = problem.InputIndex(n, y, x, 0);
+            const int64_t filter = (r * g.cols.filter + s) * g.out_depth();
+            const int64_t output = problem.OutputIndex(n, i, j, 0);
+            if (is_plain) {
+              for (int64_t c = 0; c < g.in_depth; ++c) {
+                visit(input + c, filter + c, output + c);
+              }
+              continue;
+            }
+            int64_t k = 0;
+            for (int64_t c = 0; c < g.in_depth; ++c) {
+              for (int64_t q = 0; q < g.depth_multiplier; ++q, ++k) {
+                visit(input + c * input_step, filter + k,
+                      output + k * output_step);
+              }
             }
           }
       }
