@@ -8,9 +8,8 @@ OUTPUT ?= demo_output
 MICRO_BENCH ?= --benchmark_filter='^machine|^input_gradient/.*/float32/NHWC' \
   --benchmark_min_time=0.2
 JOBS := $(shell nproc 2>/dev/null || echo 2)
-# A file stays in one process, which makes what its tests share once. Files come in
-# the order of tests/conftest.py.
-PYTEST_JOBS ?= --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
+# A file stays in one process, which makes what its tests share once.
+PYTEST_JOBS ?= --numprocesses=$(JOBS) --dist=loadfile
 # Where pip leaves its objects (setup.py): the C++ tests and the benchmark link
 # the same kernels.
 BUILD = build/python$$($(PYTHON_IN_VENV) -c \
