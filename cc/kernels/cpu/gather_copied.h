@@ -139,13 +139,9 @@ class CopiedGather {
     int64_t tiles_left =
         strips * ((unit.end - unit.begin + tile_rows - 1) / tile_rows);
     for (int64_t strip = 0; strip < strips; ++strip) {
-      const int64_t begin_col = strip * kDownwardCols;
-      const int64_t end_col = begin_col + kDownwardCols < cols_.dst_size
-                                  ? begin_col + kDownwardCols
-                                  : cols_.dst_size;
       SumStrip<Isa, N, kMaxTaps, kTileRows>(
-          problem_, unit.begin, unit.end, begin_col, end_col, operands,
-          unit.channels.count, sums, [&](int64_t tiles) {
+          problem_, {unit.begin, unit.end}, DownwardStrip(problem_, strip),
+          operands, unit.channels.count, sums, [&](int64_t tiles) {
             coming->Prefetch(tiles_left / tiles);
             tiles_left -= tiles;
           });

@@ -58,14 +58,14 @@ class DownwardGather {
       operands.next_strip = nullptr;
       if (index + 1 < end) {
         next = FindUnit(index + 1);
-        operands.next_strip =
-            next.src +
-            (col_run.first_src + next.begin + col_run.num_taps - 1) * depth;
+        operands.next_strip = next.src + (col_run.first_src + next.cols.begin +
+                                          col_run.num_taps - 1) *
+                                             depth;
       }
       sums.dst = unit.dst;
-      SumStrip<Isa, N, kMaxTaps, kTileRows>(
-          problem_, 0, rows_.dst_size, unit.begin, unit.end, operands,
-          channels.count, sums, [](int64_t) {});
+      SumStrip<Isa, N, kMaxTaps, kTileRows>(problem_, {0, rows_.dst_size},
+                                            unit.cols, operands, channels.count,
+                                            sums, [](int64_t) {});
     }
     if (sums.stream) FinishStreaming();
   }
@@ -78,18 +78,15 @@ class DownwardGather {
   struct Unit {
     int64_t block;
     ChannelRange channels;
-    int64_t begin;  // columns of dst
-    int64_t end;
-    const T* src;  // the first pixel of the image
+    TapRange cols;  // of dst
+    const T* src;   // the first pixel of the image
     T* dst;
   };
 
   Unit FindUnit(int64_t index) const {
     Unit unit;
     const int64_t strips = DownwardStrips(problem_);
-    unit.begin = index % strips * kDownwardCols;
-    unit.end = unit.begin + kDownwardCols;
-    if (unit.end > cols_.dst_size) unit.end = cols_.dst_size;
+    unit.cols = DownwardStrip(problem_, index % strips);
     unit.block = index / strips % problem_.num_blocks;
     const int64_t image = index / strips / problem_.num_blocks;
     const int64_t depth = problem_.in_depth;

@@ -484,13 +484,13 @@ inline int64_t AlikeTilesBelow(const GatherProblem& problem,
   return tiles > 1 ? tiles : 1;
 }
 
-// A strip of an image: tiles follow each other down its rows [begin, end).
-// There is a single phase. `sums` are those of row 0 and column 0. Tells
-// before(tiles) of those that are about to be summed up.
+// A strip of an image: tiles follow each other down its rows. There is a single
+// phase. `sums` are those of row 0 and column 0. Tells before(tiles) of those
+// that are about to be summed up.
 template <typename Isa, int N, int kMaxTaps, int kTileRows, typename S,
           typename Before>
-void SumStrip(const GatherProblem& problem, int64_t begin, int64_t end,
-              int64_t begin_col, int64_t end_col, const Operands<S>& operands,
+void SumStrip(const GatherProblem& problem, const TapRange& rows,
+              const TapRange& cols, const Operands<S>& operands,
               int64_t channels, TileSums<S> sums, Before before) {
   TilePlace tile;
   tile.row_run = FirstRun(problem.rows, 0);
@@ -498,15 +498,16 @@ void SumStrip(const GatherProblem& problem, int64_t begin, int64_t end,
   tile.down = true;
   const int64_t tile_rows = problem.tile_rows;
   S* const dst = sums.dst;
-  for (int64_t row = begin; row < end; row += tile.tiles * tile_rows) {
+  for (int64_t row = rows.begin; row < rows.end;
+       row += tile.tiles * tile_rows) {
     tile.row = row;
-    tile.tiles = AlikeTilesBelow(problem, tile.row_run, row, end,
+    tile.tiles = AlikeTilesBelow(problem, tile.row_run, row, rows.end,
                                  operands.prefetch_rows > 0);
     before(tile.tiles);
     sums.dst = dst + row * sums.row_step;
     SumTileRow<Isa, N, kMaxTaps, kTileRows>(
-        problem, tile, end - row < tile_rows ? 1 : kTileRows, begin_col,
-        end_col, operands, channels, sums, [](int64_t, int64_t, int64_t) {});
+        problem, tile, rows.end - row < tile_rows ? 1 : kTileRows, cols.begin,
+        cols.end, operands, channels, sums, [](int64_t, int64_t, int64_t) {});
   }
 }
 

@@ -145,6 +145,12 @@ inline constexpr int64_t kDownwardCols = 7;
 static inline int64_t DownwardStrips(const GatherProblem& problem) {
   return (problem.cols.dst_size + kDownwardCols - 1) / kDownwardCols;
 }
+static inline TapRange DownwardStrip(const GatherProblem& problem,
+                                     int64_t index) {
+  const int64_t begin = index * kDownwardCols;
+  const int64_t end = begin + kDownwardCols;
+  return {begin, end < problem.cols.dst_size ? end : problem.cols.dst_size};
+}
 
 // How a rolling gather cuts the phases of an image: into bands of about so many
 // rows, and those into strips of so many columns at most. Sums of three rows of
