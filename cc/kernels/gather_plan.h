@@ -223,6 +223,23 @@ TF_DWGRAD_HOST_DEVICE static inline TapRange ClipToSource(
   return StepsInside(base, plan.pitch, plan.src_size, limit);
 }
 
+// Whether a tap reaches position `residue`, and those that lie a multiple of
+// the stride behind it; and its source for the first of these, which may lie
+// outside src. That of the next one is the next source. For the input gradient,
+// and for the forward op without a stride.
+TF_DWGRAD_HOST_DEVICE static inline bool FindSource(const GatherPlan& plan,
+                                                    int64_t tap,
+                                                    int64_t residue,
+                                                    int64_t* src) {
+  if (!plan.backward) {
+    *src = residue - plan.pad + tap * plan.dilation;
+    return true;
+  }
+  const int64_t distance = residue + plan.pad - tap * plan.dilation;
+  *src = distance / plan.stride;
+  return distance % plan.stride == 0;
+}
+
 // Sources first, first + pitch, ...
 struct SourceRange {
   int64_t first;

@@ -285,6 +285,53 @@ void TestVectorsAlongRows(Random& random) {
   TestOp(random, problem, ConvOp::kBackpropInput, ElementType::kFloat32);
 }
 
+// Planes whose rows are summed up tap column by tap column: strides, paddings,
+// few and many rows, with taps that reach nothing and positions that nothing
+// reaches.
+void TestTapColumns(Random& random) {
+  constexpr int64_t kDepth = 11;
+  const auto problem_of = [](const AxisGeometry& rows,
+                             const AxisGeometry& cols) {
+    Problem problem = ChannelsLast(3, rows, cols, kDepth);
+    problem.geometry.data_format = DataFormat::kNCHW;
+    problem.text = TextOf(problem.geometry);
+    return problem;
+  };
+  const auto axis = [](int64_t size, int64_t filter, int64_t stride,
+                       int64_t dilation, bool pads) -> AxisGeometry {
+    const int64_t reach = (filter - 1) * dilation;
+    if (!pads && size > reach) {
+      return {size, (size - reach - 1) / stride + 1, filter, stride, dilation,
+              0};
+    }
+    const int64_t out = (size - 1) / stride + 1;
+    const int64_t missing = (out - 1) * stride + reach + 1 - size;
+    return {size, out, filter, stride, dilation, missing > 0 ? missing / 2 : 0};
+  };
+  int64_t by_planes = 0;
+  for (const int64_t width : {1, 5, 8, 9, 14, 16, 17, 31, 33, 50}) {
+    for (const int64_t height : {2, 3, 7, 13, 16}) {
+      for (const int64_t filter : {2, 3, 5}) {
+        const bool pads = random() % 3 != 0;
+        const Problem problem = problem_of(
+            axis(height, Pick(random, {1, filter, 2 * filter}),
+                 Pick(random, {1, 2, 3}), Pick(random, {1, 1, 2}), pads),
+            axis(width, Pick(random, {filter, 2 * filter - 1}),
+                 Pick(random, {1, 2}), Pick(random, {1, 1, 3}), pads));
+        TestOps(random, problem, {ConvOp::kForward, ConvOp::kBackpropInput});
+        const CpuKernel kernel(ConvOp::kBackpropInput, ElementType::kFloat32,
+                               problem.geometry);
+        by_planes += kernel.num_units() == 3 * kDepth;
+      }
+    }
+  }
+  CHECK_THAT(by_planes >= 50, by_planes);
+  // Planes too large for the scratch memory that the first and the last take.
+  const Problem problem =
+      problem_of(axis(900, 3, 2, 1, true), axis(620, 3, 2, 1, true));
+  TestOp(random, problem, ConvOp::kBackpropInput, ElementType::kFloat32);
+}
+
 // Whether images are cut into so many strips, or bands, of which no other
 // gather makes as many units.
 bool HasStrips(int64_t strips, const Problem& problem, ConvOp op,
@@ -589,6 +636,7 @@ int main(int argc, char** argv) {
   tf_dwgrad::TestCopied(random);
   tf_dwgrad::TestFewPlanes(random);
   tf_dwgrad::TestVectorsAlongRows(random);
+  tf_dwgrad::TestTapColumns(random);
   tf_dwgrad::TestWhatIsRolled();
   tf_dwgrad::TestRolled(random);
   tf_dwgrad::TestWhatIsFolded();

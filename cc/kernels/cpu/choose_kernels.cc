@@ -39,6 +39,7 @@ KernelTable Merge(const KernelTable& table, const KernelTable& other) {
   TakeMissing(merged.gather_multiplied, other.gather_multiplied);
   TakeMissing(merged.gather_packed, other.gather_packed);
   TakeMissing(merged.gather_along_rows, other.gather_along_rows);
+  TakeMissing(merged.gather_tap_columns, other.gather_tap_columns);
   TakeMissing(merged.gather_planes, other.gather_planes);
   TakeMissing(merged.filter_gradient_direct, other.filter_gradient_direct);
   TakeMissing(merged.filter_gradient_packed, other.filter_gradient_packed);

@@ -423,7 +423,7 @@ bool CompetesForCache(const FilterGradientProblem& problem, int64_t lanes,
          taps >= 25 && CacheSets(pixel_bytes) <= 2 * visits;
 }
 
-// Planes whose rows are long enough for vectors along them.
+// Planes whose rows are long enough for two vectors of them at a time.
 bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
                            int64_t planes, int64_t lanes) {
   // The first and the last one are copied.
@@ -436,7 +436,7 @@ bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
   const bool widens = SizeOf(type) == 2;
   const int64_t taps = problem.cols.filter_size;
   const int64_t cols = problem.cols.dst_size;
-  const int64_t least_cols = taps == 5 ? lanes * 3 / 2 : lanes * 3 / 4;
+  const int64_t least_cols = taps == 5 ? 24 : 17;
   // A row dilation leaves few rows in a tile.
   const bool suits_dilation =
       problem.rows.dilation == 1 ||
@@ -450,6 +450,62 @@ bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
          cols >= (widens ? 3 * lanes : least_cols) && is_same(problem.rows) &&
          is_same(problem.cols) && suits_dilation && ends_suffice &&
          planes >= kLeastPlanes;
+}
+
+// Planes of any other size, filters of few tap rows, and strides.
+bool SuitsTapColumns(const GatherProblem& problem, ElementType type,
+                     int64_t planes, int64_t lanes) {
+  // The first and the last one are copied.
+  constexpr int64_t kLeastPlanes = 8;
+  constexpr int64_t kMostTapRows = 5;
+  // Each tap column loads all source rows again.
+  constexpr double kMostTaps = 48;
+  constexpr double kFewTaps16Bits = 9;
+  const auto has_steps = [](const GatherPlan& plan) {
+    return plan.backward || plan.stride == 1;
+  };
+  if (problem.channels_last || problem.depth_multiplier != 1 ||
+      planes < kLeastPlanes || !has_steps(problem.rows) ||
+      !has_steps(problem.cols) || ColResidues(problem) > 2 ||
+      MostTaps(problem.rows) > kMostTapRows) {
+    return false;
+  }
+  const double taps =
+      TapsPerPosition(problem.rows) * TapsPerPosition(problem.cols);
+  const int64_t positions = PositionsAlongRow(problem);
+  const bool few_idle = positions > lanes / 2 &&
+                        4 * CeilDiv(positions, lanes) * lanes <= 5 * positions;
+  // A dilation leaves few rows to a tile.
+  const int64_t rows = PhaseSize(problem.rows, 0);
+  const bool suits_rows = rows >= 4 || (rows >= 2 && few_idle);
+  // 16 bits are widened once for each tap column.
+  const bool suits_type =
+      SizeOf(type) > 2 || taps <= kFewTaps16Bits || few_idle;
+  return taps <= kMostTaps && suits_rows && suits_type;
+}
+
+// What GatherTapColumns keeps: weights, what it lists of tiles and their tap
+// columns, and a plane with what vectors see before and after it.
+size_t TapColumnsBytes(const GatherProblem& problem, const KernelTable& kernels,
+                       ElementType type, int64_t lanes) {
+  const int64_t taps = problem.rows.filter_size * problem.cols.filter_size;
+  const int64_t weight_bytes = kernels.vector_bytes / lanes;
+  // Tiles may be half as wide as a vector.
+  const int64_t col_tiles =
+      CeilDiv(PositionsAlongRow(problem), std::max<int64_t>(1, lanes / 2));
+  const int64_t plane_bytes =
+      problem.rows.src_size * problem.cols.src_size * SizeOf(type);
+  const auto size_of = [](auto object) {
+    return static_cast<int64_t>(sizeof(object));
+  };
+  int64_t bytes = taps * kPlanesOfWeights * weight_bytes +
+                  problem.rows.dst_size * kTapColumnsTileBytes +
+                  col_tiles * (ColResidues(problem) * size_of(TapColumns()) +
+                               problem.cols.filter_size * size_of(TapColumn()));
+  if (plane_bytes <= kMostCopiedPlane) {
+    bytes += plane_bytes + 2 * kernels.vector_bytes;
+  }
+  return static_cast<size_t>(bytes);
 }
 
 size_t RepeatedFilterBytes(const GatherProblem& problem, int64_t vector_bytes) {
@@ -672,6 +728,13 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
         static_cast<size_t>((dst_pixels + 2 * problem.cols.pad) * SizeOf(type) +
                             kernels.vector_bytes);
     if (scratch_bytes_ > kPanelBytes) scratch_bytes_ = 0;
+    return;
+  }
+  if (SuitsTapColumns(problem, type, planes, lanes)) {
+    gather_kernel_ = kernels.gather_tap_columns[type_index];
+    num_units_ = planes;
+    set_unit_cycles(static_cast<double>(dst_pixels), 0.3);
+    scratch_bytes_ = TapColumnsBytes(problem, kernels, type, lanes);
     return;
   }
   if (whole_vectors && !backward && problem.depth_multiplier > 1 &&

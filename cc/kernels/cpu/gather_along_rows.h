@@ -1,6 +1,6 @@
 // Forward op and input gradient for NCHW with small square filters, "SAME"
-// padding and no stride: vectors run along the rows of a plane, which is read
-// and written where it lies.
+// padding, no stride and rows longer than a vector: vectors run along the rows
+// of a plane, which is read and written where it lies.
 //
 // A unit of work is one dst plane. A tile is a few rows, a row dilation apart,
 // by a vector or two of columns. Each shifted piece of a source row that they
@@ -53,13 +53,10 @@ struct RowTile {
   int64_t row_step;
   int64_t second;  // columns from the first vector to the second
   TapRange rows;   // source rows that exist
-  int64_t whole;   // elements from dst on that may be written
 };
 
 // The sums of kRows rows by kVectors vectors, of which the first and the last
-// may be at an end of the row. All source rows exist if kInside. If there is
-// one at both ends, what it writes too much is where later rows go, or is not
-// written.
+// may be at an end of the row. All source rows exist if kInside.
 template <bool kInside, RowEnd kFirst, RowEnd kLast, bool kStream, int kRows,
           int kVectors, int N, int kTaps, bool kDilated, typename T>
 __attribute__((noinline)) void SumAlongRows(
@@ -112,13 +109,8 @@ __attribute__((noinline)) void SumAlongRows(
   for (int dst_row = 0; dst_row < kRows; ++dst_row, dst += tile.row_step) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      if (kFirst == kLeftEnd && kLast == kRightEnd && kVectors == 1 &&
-          dst_row * tile.row_step + N > tile.whole) {
-        StoreSome<T, N>(sum[dst_row][v], dst, static_cast<int>(plane.cols));
-      } else {
-        StoreVector<kStream, N>(sum[dst_row][v],
-                                dst + (v == 0 ? 0 : tile.second));
-      }
+      StoreVector<kStream, N>(sum[dst_row][v],
+                              dst + (v == 0 ? 0 : tile.second));
     }
   }
 }
@@ -139,8 +131,6 @@ void SumRowsOfPlane(const PlaneRows<N, kTaps, kDilated, T>& plane, int64_t row,
       plane.src + row * cols - kPad * (tile.row_step + plane.col_dilation);
   T* const dst = plane.dst + row * cols;
   tile.rows = {rows.begin + kPad, rows.end + kPad};
-  tile.whole = (plane.rows - row) * cols;
-  if (plane.row_dilation > 1 && cols < N) tile.whole = 0;
   const auto sum = [&](auto first, auto last, auto vectors, int64_t col,
                        int64_t second) {
     constexpr RowEnd kFirst = static_cast<RowEnd>(decltype(first)::kValue);
@@ -155,10 +145,6 @@ void SumRowsOfPlane(const PlaneRows<N, kTaps, kDilated, T>& plane, int64_t row,
   constexpr Int<kRightEnd> kRight;
   constexpr Int<kNoEnd> kNone;
   const int64_t last = cols - N;
-  if (cols <= N) {
-    sum(kLeft, kRight, Int<1>(), 0, 0);
-    return;
-  }
   if (cols <= 2 * N) {
     sum(kLeft, kRight, Int<2>(), 0, last);
     return;
@@ -221,7 +207,7 @@ bool FindWeights(const GatherProblem& problem, const T* filter,
 
 template <int N, int kTaps, bool kDilated, typename T>
 void FindBorders(PlaneRows<N, kTaps, kDilated, T>* plane) {
-  const int64_t last = plane->cols > N ? plane->cols - N : 0;
+  const int64_t last = plane->cols - N;
   for (int end = 0; end < 2; ++end) {
     for (int tap = 0; tap < kTaps; ++tap) {
       const int64_t first = (end == kLeftEnd ? 0 : last) +

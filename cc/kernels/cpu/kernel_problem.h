@@ -173,6 +173,31 @@ static inline int64_t RollingUnits(const GatherProblem& problem) {
          RollingStrips(problem);
 }
 
+// One tap column as a vector of GatherTapColumns sees it.
+struct TapColumn {
+  int64_t src;     // column of the first lane's source
+  int64_t weight;  // from the weight of tap column 0
+  uint32_t lanes;  // a bit for each lane whose source exists
+};
+struct TapColumns {
+  const TapColumn* first;
+  int64_t count;
+};
+// What it keeps of a tile, at most.
+inline constexpr int64_t kTapColumnsTileBytes = 64;
+// Planes whose weights it takes together.
+inline constexpr int64_t kPlanesOfWeights = 16;
+// It copies planes at the ends of a tensor, if they are not larger.
+inline constexpr int64_t kMostCopiedPlane = 256 << 10;
+// Columns of dst that the stride sets apart, and those that it leaves together.
+static inline int64_t ColResidues(const GatherProblem& problem) {
+  return problem.backward ? problem.cols.stride : 1;
+}
+static inline int64_t PositionsAlongRow(const GatherProblem& problem) {
+  const int64_t residues = ColResidues(problem);
+  return (problem.cols.dst_size + residues - 1) / residues;
+}
+
 // The rows of a band of GatherFoldedRows. More would save loads, but be more
 // places in memory to follow at a time.
 inline constexpr int kFoldedRows = 4;
@@ -220,6 +245,7 @@ struct KernelTable {
   GatherKernel gather_multiplied[kNumElementTypes];
   GatherKernel gather_packed[kNumElementTypes];
   GatherKernel gather_along_rows[kNumElementTypes];
+  GatherKernel gather_tap_columns[kNumElementTypes];
   GatherKernel gather_planes[kNumElementTypes];
   FilterGradientKernel filter_gradient_direct[kNumElementTypes];
   FilterGradientKernel filter_gradient_packed[kNumElementTypes];

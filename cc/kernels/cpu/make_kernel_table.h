@@ -35,6 +35,7 @@
 #include "cc/kernels/cpu/gather_packed.h"
 #include "cc/kernels/cpu/gather_planes.h"
 #include "cc/kernels/cpu/gather_rolling.h"
+#include "cc/kernels/cpu/gather_tap_columns.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 
 namespace tf_dwgrad {
@@ -53,6 +54,7 @@ constexpr void AddGathers(ElementType type, KernelTable* table) {
   table->gather_multiplied[slot] = GatherMultiplied<Isa, T>;
   table->gather_packed[slot] = GatherPacked<Isa, T>;
   table->gather_along_rows[slot] = GatherAlongRows<Isa, T>;
+  table->gather_tap_columns[slot] = GatherTapColumns<Isa, T>;
   table->gather_planes[slot] = GatherPlanes<Isa, T>;
 }
 
@@ -75,6 +77,7 @@ constexpr KernelTable MakeEmptyKernelTable(const char* name) {
           Isa::kTakesApart,
           Isa::kPairsRows,
           /*joins_lines=*/false,
+          {},
           {},
           {},
           {},

@@ -507,6 +507,57 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadSome(const T* from,
   return Access<T, N>::Load(padded);
 }
 
+// Loads of accumulators that keep the lanes of which `lanes` has a bit; the
+// others are zero. Elsewhere than with AVX-512, they are read as well.
+template <typename A, int N>
+struct KeptLanes {
+#if defined(__AVX512F__)
+  uint32_t mask;
+
+  explicit inline __attribute__((always_inline)) KeptLanes(uint32_t lanes)
+      : mask(lanes) {}
+  template <typename T>
+  inline __attribute__((always_inline)) Vector<A, N> Load(const T* from) const {
+    if constexpr (sizeof(T) == 2) {
+      Vector<uint16_t, N> bits;
+      if constexpr (N == 16) {
+        bits = BitCast<Vector<uint16_t, N>>(
+            _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), from));
+      } else {
+        bits = BitCast<Vector<uint16_t, N>>(
+            _mm_maskz_loadu_epi16(static_cast<__mmask8>(mask), from));
+      }
+      T elements[N];
+      __builtin_memcpy(elements, &bits, sizeof(bits));
+      return Access<T, N>::Load(elements);
+    } else if constexpr (sizeof(T) == 4 && N == 16) {
+      return BitCast<Vector<A, N>>(
+          _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from));
+    } else if constexpr (sizeof(T) == 4) {
+      return BitCast<Vector<A, N>>(
+          _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), from));
+    } else {
+      return BitCast<Vector<A, N>>(
+          _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from));
+    }
+  }
+#else
+  typedef decltype(Vector<A, N>() == Vector<A, N>()) Bits;
+  Bits kept;
+
+  explicit inline __attribute__((always_inline)) KeptLanes(uint32_t lanes) {
+    Bits bit;
+    for (int lane = 0; lane < N; ++lane) bit[lane] = 1u << lane;
+    kept = ((Bits{} + lanes) & bit) != 0;
+  }
+  template <typename T>
+  inline __attribute__((always_inline)) Vector<A, N> Load(const T* from) const {
+    return BitCast<Vector<A, N>>(
+        BitCast<Bits>(Vector<A, N>(Access<T, N>::Load(from))) & kept);
+  }
+#endif
+};
+
 // Elements [begin, end) of the N from `from` on; the other lanes are zero, and
 // nothing is read for them.
 template <int N, typename T>
@@ -514,13 +565,8 @@ inline __attribute__((always_inline)) Vector<T, N> LoadLanes(const T* from,
                                                              int64_t begin,
                                                              int64_t end) {
 #if defined(__AVX512F__)
-  const unsigned mask = (1u << end) - (1u << begin);
-  if constexpr (N == 16 && sizeof(T) == 4) {
-    return BitCast<Vector<T, N>>(
-        _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from));
-  } else if constexpr (N == 8 && sizeof(T) == 8) {
-    return BitCast<Vector<T, N>>(
-        _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from));
+  if constexpr (N * sizeof(T) == 64) {
+    return KeptLanes<T, N>((1u << end) - (1u << begin)).Load(from);
   }
 #elif defined(__AVX2__)
   constexpr int kInts = 8;
@@ -539,6 +585,48 @@ inline __attribute__((always_inline)) Vector<T, N> LoadLanes(const T* from,
   T padded[N] = {};
   for (int64_t lane = begin; lane < end; ++lane) padded[lane] = from[lane];
   return Access<T, N>::Load(padded);
+}
+
+// All lanes hold the value, which comes from memory.
+template <typename A, int N>
+inline __attribute__((always_inline)) Vector<A, N> Broadcast(const A& value) {
+  // Not a sum with zero, which turns a negative zero around.
+  return value - Vector<A, N>{};
+}
+
+// The first `lanes` elements, fewer than N.
+template <typename T, int N>
+inline __attribute__((always_inline)) void StoreLanes(
+    Vector<typename AccumulatorOf<T>::type, N> value, T* to, int64_t lanes) {
+  T elements[N];
+  Access<T, N>::Store(value, elements);
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << lanes) - 1;
+  if constexpr (sizeof(elements) == 64 && sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask),
+                          LoadBits<__m512>(elements));
+  } else if constexpr (sizeof(elements) == 64) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask),
+                          LoadBits<__m512d>(elements));
+  } else if constexpr (sizeof(elements) == 32 && sizeof(T) == 4) {
+    _mm256_mask_storeu_ps(to, static_cast<__mmask8>(mask),
+                          LoadBits<__m256>(elements));
+  } else if constexpr (sizeof(elements) == 32) {
+    _mm256_mask_storeu_epi16(to, static_cast<__mmask16>(mask),
+                             LoadBits<__m256i>(elements));
+  } else {
+    _mm_mask_storeu_epi16(to, static_cast<__mmask8>(mask),
+                          LoadBits<__m128i>(elements));
+  }
+#else
+  int64_t i = 0;
+#pragma GCC unroll 4
+  for (int64_t step = N / 2; step > 0; step /= 2) {
+    if ((lanes & step) == 0) continue;
+    __builtin_memcpy(to + i, elements + i, step * sizeof(T));
+    i += step;
+  }
+#endif
 }
 
 template <typename T, int N>
