@@ -452,9 +452,34 @@ bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
          planes >= kLeastPlanes;
 }
 
+// What GatherTapColumns keeps: weights, what it lists of tiles and their tap
+// columns, and a plane with what vectors see before and after it.
+int64_t TapColumnsBytes(const GatherProblem& problem,
+                        const KernelTable& kernels, ElementType type,
+                        int64_t lanes) {
+  const int64_t taps = problem.rows.filter_size * problem.cols.filter_size;
+  const int64_t weight_bytes = kernels.vector_bytes / lanes;
+  // Tiles may be half as wide as a vector.
+  const int64_t col_tiles =
+      CeilDiv(PositionsAlongRow(problem), std::max<int64_t>(1, lanes / 2));
+  const int64_t plane_bytes =
+      problem.rows.src_size * problem.cols.src_size * SizeOf(type);
+  const auto size_of = [](auto object) {
+    return static_cast<int64_t>(sizeof(object));
+  };
+  int64_t bytes = taps * kPlanesOfWeights * weight_bytes +
+                  problem.rows.dst_size * kTapColumnsTileBytes +
+                  col_tiles * (ColResidues(problem) * size_of(TapColumns()) +
+                               problem.cols.filter_size * size_of(TapColumn()));
+  if (plane_bytes <= kMostCopiedPlane) {
+    bytes += plane_bytes + 2 * kernels.vector_bytes;
+  }
+  return bytes;
+}
+
 // Planes of any other size, filters of few tap rows, and strides.
-bool SuitsTapColumns(const GatherProblem& problem, ElementType type,
-                     int64_t planes, int64_t lanes) {
+bool SuitsTapColumns(const GatherProblem& problem, const KernelTable& kernels,
+                     ElementType type, int64_t planes, int64_t lanes) {
   // The first and the last one are copied.
   constexpr int64_t kLeastPlanes = 8;
   constexpr int64_t kMostTapRows = 5;
@@ -481,31 +506,8 @@ bool SuitsTapColumns(const GatherProblem& problem, ElementType type,
   // 16 bits are widened once for each tap column.
   const bool suits_type =
       SizeOf(type) > 2 || taps <= kFewTaps16Bits || few_idle;
-  return taps <= kMostTaps && suits_rows && suits_type;
-}
-
-// What GatherTapColumns keeps: weights, what it lists of tiles and their tap
-// columns, and a plane with what vectors see before and after it.
-size_t TapColumnsBytes(const GatherProblem& problem, const KernelTable& kernels,
-                       ElementType type, int64_t lanes) {
-  const int64_t taps = problem.rows.filter_size * problem.cols.filter_size;
-  const int64_t weight_bytes = kernels.vector_bytes / lanes;
-  // Tiles may be half as wide as a vector.
-  const int64_t col_tiles =
-      CeilDiv(PositionsAlongRow(problem), std::max<int64_t>(1, lanes / 2));
-  const int64_t plane_bytes =
-      problem.rows.src_size * problem.cols.src_size * SizeOf(type);
-  const auto size_of = [](auto object) {
-    return static_cast<int64_t>(sizeof(object));
-  };
-  int64_t bytes = taps * kPlanesOfWeights * weight_bytes +
-                  problem.rows.dst_size * kTapColumnsTileBytes +
-                  col_tiles * (ColResidues(problem) * size_of(TapColumns()) +
-                               problem.cols.filter_size * size_of(TapColumn()));
-  if (plane_bytes <= kMostCopiedPlane) {
-    bytes += plane_bytes + 2 * kernels.vector_bytes;
-  }
-  return static_cast<size_t>(bytes);
+  return taps <= kMostTaps && suits_rows && suits_type &&
+         TapColumnsBytes(problem, kernels, type, lanes) <= 2 * kPanelBytes;
 }
 
 size_t RepeatedFilterBytes(const GatherProblem& problem, int64_t vector_bytes) {
@@ -730,11 +732,12 @@ void CpuKernel::PlanGather(const ConvGeometry& geometry, ElementType type) {
     if (scratch_bytes_ > kPanelBytes) scratch_bytes_ = 0;
     return;
   }
-  if (SuitsTapColumns(problem, type, planes, lanes)) {
+  if (SuitsTapColumns(problem, kernels, type, planes, lanes)) {
     gather_kernel_ = kernels.gather_tap_columns[type_index];
     num_units_ = planes;
     set_unit_cycles(static_cast<double>(dst_pixels), 0.3);
-    scratch_bytes_ = TapColumnsBytes(problem, kernels, type, lanes);
+    scratch_bytes_ =
+        static_cast<size_t>(TapColumnsBytes(problem, kernels, type, lanes));
     return;
   }
   if (whole_vectors && !backward && problem.depth_multiplier > 1 &&

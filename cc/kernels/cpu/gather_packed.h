@@ -13,6 +13,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_PACKED_H_
 
+#include "cc/kernels/cpu/coming_lines.h"
 #include "cc/kernels/cpu/gather_tile.h"
 #include "cc/kernels/cpu/image_steps.h"
 #include "cc/kernels/cpu/kernel_problem.h"
@@ -271,36 +272,11 @@ class PackedGather {
     });
   }
 
-  // Memory of which some lines are prefetched at a time.
-  struct Ahead {
-    const char* next;
-    int64_t lines;
-    int64_t lines_per_call;
-
-    template <bool kWrite>
-    void Prefetch() {
-      for (int64_t i = 0; i < lines_per_call && lines > 0; ++i, --lines) {
-        if (kWrite) {
-          PrefetchToWrite(next);
-        } else {
-          PrefetchToRead(next);
-        }
-        next += kLineBytes;
-      }
-    }
-  };
-
-  static Ahead PlanAhead(const T* first, int64_t elements, int64_t calls) {
-    const int64_t lines = elements * sizeof(T) / kLineBytes;
-    return {reinterpret_cast<const char*>(first), lines,
-            (lines + calls - 1) / calls};
-  }
-
   // While the tiles of a unit are summed up, the pixels that the sums go to and
   // those that the next unit needs come into the cache. For whole planes of
   // NCHW, which lie one behind the other; longer pieces come by themselves.
   void PlanPrefetch(int64_t next_unit, int64_t end) {
-    ahead_src_ = ahead_dst_ = {};
+    ahead_src_ = ahead_dst_ = ComingLines();
     if (!problem_.beyond_cache || problem_.channels_last ||
         problem_.row_panels.num_panels > 1 ||
         problem_.col_panels.num_panels > 1) {
@@ -310,15 +286,15 @@ class PackedGather {
         (row_range_.end - row_range_.begin + problem_.tile_rows - 1) /
         problem_.tile_rows * (row_range_.end_phase - row_range_.first_phase);
     if (!stream_) {
-      ahead_dst_ = PlanAhead(dst_ + first_plane_ * dst_steps_.channel,
-                             map_.used * dst_steps_.channel, calls);
+      ahead_dst_ = ComingLines(dst_ + first_plane_ * dst_steps_.channel,
+                               map_.used * dst_steps_.channel, calls);
     }
     if (next_unit >= end) return;
     const int64_t next_plane = next_unit * N;
     const int64_t left = problem_.batch * DstDepth(problem_) - next_plane;
     const int64_t planes = left < N ? left : N;
     const int64_t multiplier = problem_.depth_multiplier;
-    ahead_src_ = PlanAhead(
+    ahead_src_ = ComingLines(
         src_ + (problem_.backward ? next_plane * multiplier
                                   : next_plane / multiplier) *
                    src_steps_.channel,
@@ -523,8 +499,8 @@ class PackedGather {
   A* packed_filter_;
   A* packed_dst_;
   bool stream_;
-  Ahead ahead_src_ = {};
-  Ahead ahead_dst_ = {};
+  ComingLines ahead_src_;
+  ComingLines ahead_dst_;
   // Of the unit at hand.
   PanelRange row_range_ = {};
   PanelRange col_range_ = {};

@@ -11,6 +11,7 @@
 #ifndef TF_DWGRAD_CC_KERNELS_CPU_GATHER_TAP_COLUMNS_H_
 #define TF_DWGRAD_CC_KERNELS_CPU_GATHER_TAP_COLUMNS_H_
 
+#include "cc/kernels/cpu/coming_lines.h"
 #include "cc/kernels/cpu/gather_planes.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/simd.h"
@@ -158,7 +159,7 @@ TapColumnsFunction<T> FindTapColumnsSum(int64_t rows, int64_t tap_rows) {
   }
 }
 
-// The rows of each tile of `rows`, so that few tiles do few rows again.
+// The rows of the first tile of `rows`, so that these take few tiles.
 inline int64_t RowsOfTapColumnsTile(int64_t rows) {
   int64_t best = 1, best_cost = 0;
   for (int64_t tile_rows = 7; tile_rows > 0;
@@ -191,6 +192,7 @@ class TapColumnsGather {
         positions_(PositionsAlongRow(problem)),
         col_tiles_((positions_ + kLanes - 1) / kLanes) {
     weights_ = static_cast<A*>(scratch);
+    // As TapColumnsBytes has it.
     columns_ = reinterpret_cast<TapColumns*>(weights_ + taps_ * kWeights);
     row_tiles_ = reinterpret_cast<RowTile*>(columns_ + col_tiles_ * kResidues);
     TapColumn* const list =
@@ -349,21 +351,20 @@ class TapColumnsGather {
     for (int64_t i = 0; i < planes; ++i) finite_[i] = differences[i] == 0;
   }
 
-  // While the tiles of a plane are summed up, what later ones are written to
-  // comes into the cache.
+  // While the tiles of a plane are summed up, a later one comes into the cache,
+  // to be written.
   void PlanPrefetch(int64_t plane, int64_t end) {
-    // Less than a plane ahead if those are large.
-    constexpr int64_t kAhead = 3 << 10;
-    // Pieces of rows come in time by themselves, and shorter planes, too.
+    // What is written meanwhile, about. Shorter planes come in time by
+    // themselves.
+    constexpr int64_t kAheadBytes = 3 << 10;
     constexpr int64_t kLeastBytes = 512;
-    const int64_t bytes =
-        rows_.dst_size * cols_.dst_size * static_cast<int64_t>(sizeof(T));
-    lines_ahead_ = 0;
+    const int64_t elements = rows_.dst_size * cols_.dst_size;
+    const int64_t bytes = elements * static_cast<int64_t>(sizeof(T));
+    ahead_ = ComingLines();
     if (!problem_.beyond_cache || stream_ || bytes < kLeastBytes) return;
-    const int64_t coming = plane + (kAhead + bytes - 1) / bytes;
+    const int64_t coming = plane + (kAheadBytes + bytes - 1) / bytes;
     if (coming >= end) return;
-    ahead_ = reinterpret_cast<const char*>(dst_ + coming * (bytes / sizeof(T)));
-    lines_ahead_ = (bytes / kLineBytes + num_row_tiles_ - 1) / num_row_tiles_;
+    ahead_ = ComingLines(dst_ + coming * elements, elements, num_row_tiles_);
   }
 
   void SumPlane(const T* src, const A* weights, T* dst) {
@@ -377,10 +378,7 @@ class TapColumnsGather {
     result.stream = stream_;
     for (int64_t index = 0; index < num_row_tiles_; ++index) {
       const RowTile& tile = row_tiles_[index];
-      for (int64_t i = 0; i < lines_ahead_; ++i) {
-        PrefetchToWrite(ahead_);
-        ahead_ += kLineBytes;
-      }
+      ahead_.template Prefetch<true>();
       sources.src = src + tile.src_row * src_cols;
       sources.src_rows = tile.src_rows;
       sources.weights = weights + tile.weight;
@@ -412,8 +410,7 @@ class TapColumnsGather {
   int64_t num_row_tiles_ = 0;
   T* copy_ = nullptr;
   bool stream_;
-  const char* ahead_ = nullptr;  // what is prefetched next
-  int64_t lines_ahead_ = 0;      // before each tile
+  ComingLines ahead_;
   bool finite_[kWeights];
 };
 
