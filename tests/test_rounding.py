@@ -132,13 +132,21 @@ def test_special_value_where_rows_are_paired(steps, filter_size, seed, special):
 @pytest.mark.parametrize("special", [np.inf, np.nan], ids=str)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("filter_size", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(6, 13), (5, 61)], ids=str)
 def test_special_value_where_vectors_run_along_rows(
-    size, filter_size, seed, special, dtype
+    size, stride, filter_size, seed, special, dtype
 ):
     """Planes that are read beyond their rows, and masked."""
     case = Case(
-        2, size, 20, 1, (filter_size, filter_size), data_format="NCHW", dtype=dtype
+        2,
+        size,
+        20,
+        1,
+        (filter_size, filter_size),
+        strides=(stride, stride),
+        data_format="NCHW",
+        dtype=dtype,
     )
     check_special_value(seed, special, case)
 
