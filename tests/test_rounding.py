@@ -133,7 +133,7 @@ def test_special_value_where_rows_are_paired(steps, filter_size, seed, special):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("filter_size", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(6, 13), (5, 61)], ids=str)
+@pytest.mark.parametrize("size", [(8, 13), (5, 61)], ids=str)
 def test_special_value_where_vectors_run_along_rows(
     size, stride, filter_size, seed, special, dtype
 ):

@@ -87,6 +87,24 @@ void TestSourcesOfPlan(const GatherPlan& plan, const Links& links) {
   }
 }
 
+// FindSource finds the same links, and sources outside src.
+void TestSourcesOfResidues(const GatherPlan& plan, const Links& links) {
+  const int64_t residues = plan.backward ? plan.stride : 1;
+  Links found;
+  for (int64_t residue = 0; residue < residues && residue < plan.dst_size;
+       ++residue) {
+    for (int64_t tap = 0; tap < plan.filter_size; ++tap) {
+      int64_t source;
+      if (!FindSource(plan, tap, residue, &source)) continue;
+      for (int64_t dst = residue; dst < plan.dst_size; dst += residues) {
+        if (source >= 0 && source < plan.src_size) found[{dst, tap}] = source;
+        ++source;
+      }
+    }
+  }
+  CHECK_THAT(found == links, "other links by residues");
+}
+
 void TestAxis(int64_t in, int64_t filter, int64_t stride, int64_t dilation,
               int64_t pad, int64_t pad_after) {
   const int64_t room = in + pad + pad_after - ((filter - 1) * dilation + 1);
@@ -114,6 +132,12 @@ void TestAxis(int64_t in, int64_t filter, int64_t stride, int64_t dilation,
                     forward);
   TestSourcesOfPlan(
       MakeInputGradientPlan(in, out, filter, stride, dilation, pad), backward);
+  TestSourcesOfResidues(
+      MakeInputGradientPlan(in, out, filter, stride, dilation, pad), backward);
+  if (stride == 1) {
+    TestSourcesOfResidues(
+        MakeForwardPlan(in, out, filter, stride, dilation, pad), forward);
+  }
 }
 
 }  // namespace

@@ -436,20 +436,20 @@ bool SuitsVectorsAlongRows(const GatherProblem& problem, ElementType type,
   const bool widens = SizeOf(type) == 2;
   const int64_t taps = problem.cols.filter_size;
   const int64_t cols = problem.cols.dst_size;
-  const int64_t least_cols = taps == 5 ? 24 : 17;
+  // From here on it is the faster one; and a row must be longer than a vector.
+  const int64_t least_cols =
+      std::max<int64_t>(widens ? 3 * lanes : (taps == 5 ? 24 : 17), lanes + 1);
   // A row dilation leaves few rows in a tile.
   const bool suits_dilation =
       problem.rows.dilation == 1 ||
-      (cols >= lanes && (problem.rows.dst_size / problem.rows.dilation >= 8 ||
-                         cols >= 4 * lanes));
+      problem.rows.dst_size / problem.rows.dilation >= 8 || cols >= 4 * lanes;
   // Only the vectors at the ends of a row are masked.
   const bool ends_suffice = problem.cols.pad <= lanes || cols <= 2 * lanes;
   return !problem.channels_last && problem.depth_multiplier == 1 &&
          problem.rows.filter_size == taps &&
          (taps == 3 || (taps == 5 && problem.cols.dilation == 1 && !widens)) &&
-         cols >= (widens ? 3 * lanes : least_cols) && is_same(problem.rows) &&
-         is_same(problem.cols) && suits_dilation && ends_suffice &&
-         planes >= kLeastPlanes;
+         cols >= least_cols && is_same(problem.rows) && is_same(problem.cols) &&
+         suits_dilation && ends_suffice && planes >= kLeastPlanes;
 }
 
 // What GatherTapColumns keeps: weights, what it lists of tiles and their tap
@@ -459,30 +459,26 @@ int64_t TapColumnsBytes(const GatherProblem& problem,
                         int64_t lanes) {
   const int64_t taps = problem.rows.filter_size * problem.cols.filter_size;
   const int64_t weight_bytes = kernels.vector_bytes / lanes;
-  // Tiles may be half as wide as a vector.
-  const int64_t col_tiles =
-      CeilDiv(PositionsAlongRow(problem), std::max<int64_t>(1, lanes / 2));
+  const int64_t col_tiles = CeilDiv(PositionsAlongRow(problem), lanes);
   const int64_t plane_bytes =
       problem.rows.src_size * problem.cols.src_size * SizeOf(type);
-  const auto size_of = [](auto object) {
-    return static_cast<int64_t>(sizeof(object));
-  };
-  int64_t bytes = taps * kPlanesOfWeights * weight_bytes +
-                  problem.rows.dst_size * kTapColumnsTileBytes +
-                  col_tiles * (ColResidues(problem) * size_of(TapColumns()) +
-                               problem.cols.filter_size * size_of(TapColumn()));
+  int64_t bytes =
+      taps * kPlanesOfWeights * weight_bytes +
+      problem.rows.dst_size * kTapColumnsTileBytes +
+      col_tiles * (ColResidues(problem) * int64_t{sizeof(TapColumns)} +
+                   problem.cols.filter_size * int64_t{sizeof(TapColumn)});
   if (plane_bytes <= kMostCopiedPlane) {
     bytes += plane_bytes + 2 * kernels.vector_bytes;
   }
   return bytes;
 }
 
-// Planes of any other size, filters of few tap rows, and strides.
+// Planes of any other size and filters of few tap rows, with strides of the
+// input gradient.
 bool SuitsTapColumns(const GatherProblem& problem, const KernelTable& kernels,
                      ElementType type, int64_t planes, int64_t lanes) {
   // The first and the last one are copied.
   constexpr int64_t kLeastPlanes = 8;
-  constexpr int64_t kMostTapRows = 5;
   // Each tap column loads all source rows again.
   constexpr double kMostTaps = 48;
   constexpr double kFewTaps16Bits = 9;

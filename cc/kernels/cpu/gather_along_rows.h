@@ -68,7 +68,7 @@ __attribute__((noinline)) void SumAlongRows(
   for (int row = 0; row < kTaps; ++row) {
 #pragma GCC unroll 8
     for (int tap = 0; tap < kTaps; ++tap) {
-      weights[row][tap] = V{} + plane.weights[row * kTaps + tap];
+      weights[row][tap] = Broadcast<A, N>(plane.weights[row * kTaps + tap]);
     }
   }
   V sum[kRows][kVectors] = {};
@@ -115,10 +115,10 @@ __attribute__((noinline)) void SumAlongRows(
   }
 }
 
-// All columns of kRows rows of a row phase, of which rows [begin, end), counted
-// from the first of these, exist. The last vector begins early enough to be
-// whole, and is the last to be written: the one before it may have seen what is
-// beyond the border.
+// All columns, more than N, of kRows rows of a row phase, of which rows [begin,
+// end), counted from the first of these, exist. The last vector begins early
+// enough to be whole, and is the last to be written: the one before it may have
+// seen what is beyond the border.
 template <bool kInside, bool kStream, int kRows, int N, int kTaps,
           bool kDilated, typename T>
 void SumRowsOfPlane(const PlaneRows<N, kTaps, kDilated, T>& plane, int64_t row,

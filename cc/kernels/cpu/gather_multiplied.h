@@ -27,7 +27,7 @@ template <Spread kSpread, int N, typename A>
 inline __attribute__((always_inline)) Vector<A, N> LoadSpread(
     const A* from, const LaneChoice<A, N>& choice) {
   if constexpr (kSpread == kOneSource) {
-    return Vector<A, N>{} + *from;
+    return Broadcast<A, N>(*from);
   } else if constexpr (kSpread == kFewSources) {
     return Choose<A, N>(LoadFour<N>(from), choice);
   } else {

@@ -59,7 +59,7 @@ inline __attribute__((always_inline)) void AddTapColumns(
   const int64_t end = tile.src_rows.end;
   const TapColumn* const last = columns.first + columns.count;
   for (const TapColumn* column = columns.first; column < last; ++column) {
-    const KeptLanes<A, N> kept(column->lanes);
+    const MaskedLoad<A, N> kept(column->lanes);
     V weight[kTapRows];
 #pragma GCC unroll 8
     for (int m = 0; m < kTapRows; ++m) {
@@ -130,6 +130,7 @@ using TapColumnsFunction = void (*)(const TileSources<T>&, const TapColumns*,
 
 template <int N, int kResidues, int kRows, typename T>
 TapColumnsFunction<T> FindTapColumnsSum(int64_t tap_rows) {
+  static_assert(kMostTapRows == 5, "a case for each number of tap rows");
   switch (tap_rows) {
     case 5:
       return SumTapColumns<N, kResidues, kRows, 5, T>;
@@ -194,9 +195,9 @@ class TapColumnsGather {
     weights_ = static_cast<A*>(scratch);
     // As TapColumnsBytes has it.
     columns_ = reinterpret_cast<TapColumns*>(weights_ + taps_ * kWeights);
-    row_tiles_ = reinterpret_cast<RowTile*>(columns_ + col_tiles_ * kResidues);
+    tile_rows_ = reinterpret_cast<TileRows*>(columns_ + col_tiles_ * kResidues);
     TapColumn* const list =
-        reinterpret_cast<TapColumn*>(row_tiles_ + rows_.dst_size);
+        reinterpret_cast<TapColumn*>(tile_rows_ + rows_.dst_size);
     T* const copy = reinterpret_cast<T*>(list + col_tiles_ * cols_.filter_size);
     if (src_elements_ * static_cast<int64_t>(sizeof(T)) <= kMostCopiedPlane) {
       copy_ = copy + kLanes;
@@ -205,7 +206,7 @@ class TapColumnsGather {
               cols_.dst_size % kLanes == 0 &&
               reinterpret_cast<uintptr_t>(dst) % kLineBytes == 0;
     ListTapColumns(list);
-    ListRowTiles();
+    ListTileRows();
   }
 
   void Run(int64_t begin, int64_t end) {
@@ -231,7 +232,7 @@ class TapColumnsGather {
                              (plane + 1) * rows_.dst_size);
       } else {
         PlanPrefetch(plane, end);
-        SumPlane(src, weights_ + (plane - first), dst_ + plane * dst_elements);
+        SumTiles(src, weights_ + (plane - first), dst_ + plane * dst_elements);
       }
     }
     if (stream_) FinishStreaming();
@@ -242,7 +243,7 @@ class TapColumnsGather {
   static constexpr int N = Isa::kVectorBytes / sizeof(A);
   static constexpr int64_t kWeights = kPlanesOfWeights;
 
-  struct RowTile {
+  struct TileRows {
     TapColumnsFunction<T> sum;
     bool has_taps;
     int64_t dst_row;
@@ -250,7 +251,7 @@ class TapColumnsGather {
     TapRange src_rows;
     int64_t weight;  // of tap row 0
   };
-  static_assert(sizeof(RowTile) <= kTapColumnsTileBytes, "planned for less");
+  static_assert(sizeof(TileRows) <= kTapColumnsTileBytes, "planned for less");
 
   // The last tile begins early enough to be whole, if a row is long enough.
   int64_t FirstPosition(int64_t tile) const {
@@ -277,9 +278,9 @@ class TapColumnsGather {
     }
   }
 
-  void AddRowTile(int64_t phase, const TapRun& run, int64_t position,
-                  int64_t rows) {
-    RowTile& tile = row_tiles_[num_row_tiles_++];
+  void AddTileRows(int64_t phase, const TapRun& run, int64_t position,
+                   int64_t rows) {
+    TileRows& tile = tile_rows_[num_tile_rows_++];
     tile.sum = FindTapColumnsSum<kLanes, kResidues, T>(rows, run.num_taps);
     tile.dst_row = phase + position * rows_.num_phases;
     tile.src_row = run.first_src + position * rows_.pitch;
@@ -296,7 +297,7 @@ class TapColumnsGather {
 
   // The phases take turns, so that neighbouring rows are done soon after each
   // other.
-  void ListRowTiles() {
+  void ListTileRows() {
     const int64_t phases = PhaseCount(rows_);
     const int64_t tile_rows = RowsOfTapColumnsTile(PhaseSize(rows_, 0));
     for (int64_t first = 0; first < PhaseSize(rows_, 0); first += tile_rows) {
@@ -310,7 +311,7 @@ class TapColumnsGather {
                               run.num_taps)) {
             rows = 1;
           }
-          AddRowTile(phase, run, position, rows);
+          AddTileRows(phase, run, position, rows);
           position += rows;
         }
       }
@@ -364,10 +365,10 @@ class TapColumnsGather {
     if (!problem_.beyond_cache || stream_ || bytes < kLeastBytes) return;
     const int64_t coming = plane + (kAheadBytes + bytes - 1) / bytes;
     if (coming >= end) return;
-    ahead_ = ComingLines(dst_ + coming * elements, elements, num_row_tiles_);
+    ahead_ = ComingLines(dst_ + coming * elements, elements, num_tile_rows_);
   }
 
-  void SumPlane(const T* src, const A* weights, T* dst) {
+  void SumTiles(const T* src, const A* weights, T* dst) {
     static constexpr TapColumns kNone[kResidues] = {};
     const int64_t src_cols = cols_.src_size, dst_cols = cols_.dst_size;
     TileSources<T> sources;
@@ -376,8 +377,8 @@ class TapColumnsGather {
     TileResult<T> result;
     result.row_step = rows_.num_phases * dst_cols;
     result.stream = stream_;
-    for (int64_t index = 0; index < num_row_tiles_; ++index) {
-      const RowTile& tile = row_tiles_[index];
+    for (int64_t index = 0; index < num_tile_rows_; ++index) {
+      const TileRows& tile = tile_rows_[index];
       ahead_.template Prefetch<true>();
       sources.src = src + tile.src_row * src_cols;
       sources.src_rows = tile.src_rows;
@@ -406,8 +407,8 @@ class TapColumnsGather {
   const int64_t col_tiles_;
   A* weights_;           // of each tap, those of kWeights planes
   TapColumns* columns_;  // of each tile of a row, those of each residue
-  RowTile* row_tiles_;
-  int64_t num_row_tiles_ = 0;
+  TileRows* tile_rows_;
+  int64_t num_tile_rows_ = 0;
   T* copy_ = nullptr;
   bool stream_;
   ComingLines ahead_;

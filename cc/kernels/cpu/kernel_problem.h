@@ -183,16 +183,20 @@ struct TapColumns {
   const TapColumn* first;
   int64_t count;
 };
-// What it keeps of a tile, at most.
+// The most tap rows that reach a position of it.
+inline constexpr int64_t kMostTapRows = 5;
+// What it keeps of the rows of a tile, at most.
 inline constexpr int64_t kTapColumnsTileBytes = 64;
 // Planes whose weights it takes together.
 inline constexpr int64_t kPlanesOfWeights = 16;
 // It copies planes at the ends of a tensor, if they are not larger.
 inline constexpr int64_t kMostCopiedPlane = 256 << 10;
-// Columns of dst that the stride sets apart, and those that it leaves together.
+// How many columns of dst are done apart, because the stride of the input
+// gradient gives each other tap columns, ...
 static inline int64_t ColResidues(const GatherProblem& problem) {
   return problem.backward ? problem.cols.stride : 1;
 }
+// ... and how many, at most, go together.
 static inline int64_t PositionsAlongRow(const GatherProblem& problem) {
   const int64_t residues = ColResidues(problem);
   return (problem.cols.dst_size + residues - 1) / residues;

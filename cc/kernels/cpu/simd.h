@@ -510,11 +510,11 @@ inline Vector<typename AccumulatorOf<T>::type, N> LoadSome(const T* from,
 // Loads of accumulators that keep the lanes of which `lanes` has a bit; the
 // others are zero. Elsewhere than with AVX-512, they are read as well.
 template <typename A, int N>
-struct KeptLanes {
+struct MaskedLoad {
 #if defined(__AVX512F__)
   uint32_t mask;
 
-  explicit inline __attribute__((always_inline)) KeptLanes(uint32_t lanes)
+  explicit inline __attribute__((always_inline)) MaskedLoad(uint32_t lanes)
       : mask(lanes) {}
   template <typename T>
   inline __attribute__((always_inline)) Vector<A, N> Load(const T* from) const {
@@ -545,7 +545,7 @@ struct KeptLanes {
   typedef decltype(Vector<A, N>() == Vector<A, N>()) Bits;
   Bits kept;
 
-  explicit inline __attribute__((always_inline)) KeptLanes(uint32_t lanes) {
+  explicit inline __attribute__((always_inline)) MaskedLoad(uint32_t lanes) {
     Bits bit;
     for (int lane = 0; lane < N; ++lane) bit[lane] = 1u << lane;
     kept = ((Bits{} + lanes) & bit) != 0;
@@ -566,7 +566,7 @@ inline __attribute__((always_inline)) Vector<T, N> LoadLanes(const T* from,
                                                              int64_t end) {
 #if defined(__AVX512F__)
   if constexpr (N * sizeof(T) == 64) {
-    return KeptLanes<T, N>((1u << end) - (1u << begin)).Load(from);
+    return MaskedLoad<T, N>((1u << end) - (1u << begin)).Load(from);
   }
 #elif defined(__AVX2__)
   constexpr int kInts = 8;
