@@ -458,12 +458,11 @@ int64_t TapColumnsBytes(const GatherProblem& problem,
                         const KernelTable& kernels, ElementType type,
                         int64_t lanes) {
   const int64_t taps = problem.rows.filter_size * problem.cols.filter_size;
-  const int64_t weight_bytes = kernels.vector_bytes / lanes;
   const int64_t col_tiles = CeilDiv(PositionsAlongRow(problem), lanes);
   const int64_t plane_bytes =
       problem.rows.src_size * problem.cols.src_size * SizeOf(type);
   int64_t bytes =
-      taps * kPlanesOfWeights * weight_bytes +
+      taps * kernels.vector_bytes +
       problem.rows.dst_size * kTapColumnsTileBytes +
       col_tiles * (ColResidues(problem) * int64_t{sizeof(TapColumns)} +
                    problem.cols.filter_size * int64_t{sizeof(TapColumn)});

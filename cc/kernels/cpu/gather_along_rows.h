@@ -12,6 +12,7 @@
 #include "cc/kernels/cpu/gather_planes.h"
 #include "cc/kernels/cpu/kernel_problem.h"
 #include "cc/kernels/cpu/simd.h"
+#include "cc/kernels/cpu/tile_sums.h"
 
 namespace tf_dwgrad {
 namespace {
@@ -240,9 +241,7 @@ void GatherPlanesAlongRows(const GatherProblem& problem, const T* src,
   FindBorders(&plane);
   const int64_t elements = plane.rows * plane.cols;
   const int64_t before = kTaps / 2 * plane.col_dilation;
-  const bool stream = problem.beyond_cache && N * sizeof(T) == kLineBytes &&
-                      plane.cols % N == 0 &&
-                      reinterpret_cast<uintptr_t>(dst) % kLineBytes == 0;
+  const bool stream = StreamsRows<N>(problem, dst);
   for (int64_t unit = begin; unit < end; ++unit) {
     plane.src = src + unit * elements;
     plane.dst = dst + unit * elements;

@@ -14,6 +14,8 @@
 #include "cc/kernels/cpu/coming_lines.h"
 #include "cc/kernels/cpu/gather_planes.h"
 #include "cc/kernels/cpu/kernel_problem.h"
+#include "cc/kernels/cpu/pack_lanes.h"
+#include "cc/kernels/cpu/packed_filter.h"
 #include "cc/kernels/cpu/simd.h"
 #include "cc/kernels/cpu/tile_sums.h"
 #include "cc/kernels/cpu/transpose.h"
@@ -194,7 +196,7 @@ class TapColumnsGather {
         col_tiles_((positions_ + kLanes - 1) / kLanes) {
     weights_ = static_cast<A*>(scratch);
     // As TapColumnsBytes has it.
-    columns_ = reinterpret_cast<TapColumns*>(weights_ + taps_ * kWeights);
+    columns_ = reinterpret_cast<TapColumns*>(weights_ + taps_ * N);
     tile_rows_ = reinterpret_cast<TileRows*>(columns_ + col_tiles_ * kResidues);
     TapColumn* const list =
         reinterpret_cast<TapColumn*>(tile_rows_ + rows_.dst_size);
@@ -202,9 +204,7 @@ class TapColumnsGather {
     if (src_elements_ * static_cast<int64_t>(sizeof(T)) <= kMostCopiedPlane) {
       copy_ = copy + kLanes;
     }
-    stream_ = problem.beyond_cache && kLanes * sizeof(T) == kLineBytes &&
-              cols_.dst_size % kLanes == 0 &&
-              reinterpret_cast<uintptr_t>(dst) % kLineBytes == 0;
+    stream_ = StreamsRows<kLanes>(problem, dst);
     ListTapColumns(list);
     ListTileRows();
   }
@@ -213,7 +213,7 @@ class TapColumnsGather {
     const int64_t dst_elements = rows_.dst_size * cols_.dst_size;
     int64_t first = -1;
     for (int64_t plane = begin; plane < end; ++plane) {
-      if (first < 0 || plane == first + kWeights) {
+      if (first < 0 || plane == first + N) {
         first = plane;
         TakeWeights(first);
       }
@@ -241,7 +241,6 @@ class TapColumnsGather {
  private:
   typedef typename AccumulatorOf<T>::type A;
   static constexpr int N = Isa::kVectorBytes / sizeof(A);
-  static constexpr int64_t kWeights = kPlanesOfWeights;
 
   struct TileRows {
     TapColumnsFunction<T> sum;
@@ -270,8 +269,7 @@ class TapColumnsGather {
           src += FirstPosition(tile);
           const TapRange lanes = StepsInside(src, 1, cols_.src_size, kLanes);
           if (lanes.begin >= lanes.end) continue;
-          *next++ = {src, tap * kWeights,
-                     (1u << lanes.end) - (1u << lanes.begin)};
+          *next++ = {src, tap * N, (1u << lanes.end) - (1u << lanes.begin)};
           ++columns.count;
         }
       }
@@ -279,14 +277,14 @@ class TapColumnsGather {
   }
 
   void AddTileRows(int64_t phase, const TapRun& run, int64_t position,
-                   int64_t rows) {
+                   int64_t rows, const TapRange& src_rows) {
     TileRows& tile = tile_rows_[num_tile_rows_++];
     tile.sum = FindTapColumnsSum<kLanes, kResidues, T>(rows, run.num_taps);
     tile.dst_row = phase + position * rows_.num_phases;
     tile.src_row = run.first_src + position * rows_.pitch;
-    tile.src_rows = SrcRows(run, position, rows);
-    tile.has_taps = tile.src_rows.begin < tile.src_rows.end;
-    tile.weight = run.first_tap * cols_.filter_size * kWeights;
+    tile.src_rows = src_rows;
+    tile.has_taps = src_rows.begin < src_rows.end;
+    tile.weight = run.first_tap * cols_.filter_size * N;
   }
 
   TapRange SrcRows(const TapRun& run, int64_t position, int64_t rows) const {
@@ -307,49 +305,31 @@ class TapColumnsGather {
         if (first + tile_rows < end) end = first + tile_rows;
         for (int64_t position = first; position < end;) {
           int64_t rows = RowsOfTapColumnsTile(end - position);
-          if (!FindsInnerRows(SrcRows(run, position, rows), rows,
-                              run.num_taps)) {
+          TapRange src_rows = SrcRows(run, position, rows);
+          if (!FindsInnerRows(src_rows, rows, run.num_taps)) {
             rows = 1;
+            src_rows = SrcRows(run, position, rows);
           }
-          AddTileRows(phase, run, position, rows);
+          AddTileRows(phase, run, position, rows, src_rows);
           position += rows;
         }
       }
     }
   }
 
+  // Those of the next N planes.
   void TakeWeights(int64_t first) {
-    const int64_t depth = problem_.in_depth;
-    const int64_t left = planes_ - first;
-    const int64_t planes = left < kWeights ? left : kWeights;
-    const int64_t first_channel = first % depth;
+    const LaneMap<N> map = MapLanes<N>(first, planes_, problem_.in_depth);
+    PackFilter<N>(filter_, taps_, problem_.in_depth, map.channel, /*stride=*/1,
+                  /*offset=*/0, map.contiguous, weights_);
     // What lies beyond a border is zero times a weight. Not zero if one of them
     // is not finite.
-    A differences[kWeights] = {};
+    Vector<A, N> difference = {};
     for (int64_t tap = 0; tap < taps_; ++tap) {
-      const T* const from = filter_ + tap * depth;
-      A* const to = weights_ + tap * kWeights;
-      if (first_channel + kWeights <= depth) {
-        for (int64_t i = 0; i < kWeights; i += N) {
-          Access<A, N>::Store(Access<T, N>::Load(from + first_channel + i),
-                              to + i);
-        }
-      } else {
-        int64_t channel = first_channel;
-        for (int64_t i = 0; i < planes; ++i) {
-          to[i] = Widen(from[channel]);
-          if (++channel == depth) channel = 0;
-        }
-        for (int64_t i = planes; i < kWeights; ++i) to[i] = 0;
-      }
-      for (int64_t i = 0; i < kWeights; i += N) {
-        const auto weight = Access<A, N>::Load(to + i);
-        Access<A, N>::Store(
-            Access<A, N>::Load(differences + i) + (weight - weight),
-            differences + i);
-      }
+      const auto weight = Access<A, N>::Load(weights_ + tap * N);
+      difference += weight - weight;
     }
-    for (int64_t i = 0; i < planes; ++i) finite_[i] = differences[i] == 0;
+    for (int lane = 0; lane < N; ++lane) finite_[lane] = difference[lane] == 0;
   }
 
   // While the tiles of a plane are summed up, a later one comes into the cache,
@@ -373,7 +353,7 @@ class TapColumnsGather {
     const int64_t src_cols = cols_.src_size, dst_cols = cols_.dst_size;
     TileSources<T> sources;
     sources.row_step = rows_.pitch * src_cols;
-    sources.weight_row_step = rows_.tap_step * cols_.filter_size * kWeights;
+    sources.weight_row_step = rows_.tap_step * cols_.filter_size * N;
     TileResult<T> result;
     result.row_step = rows_.num_phases * dst_cols;
     result.stream = stream_;
@@ -405,14 +385,14 @@ class TapColumnsGather {
   const int64_t src_elements_;
   const int64_t positions_;
   const int64_t col_tiles_;
-  A* weights_;           // of each tap, those of kWeights planes
+  A* weights_;           // of each tap, those of N planes
   TapColumns* columns_;  // of each tile of a row, those of each residue
   TileRows* tile_rows_;
   int64_t num_tile_rows_ = 0;
   T* copy_ = nullptr;
   bool stream_;
   ComingLines ahead_;
-  bool finite_[kWeights];
+  bool finite_[N];
 };
 
 template <typename Isa, typename T>

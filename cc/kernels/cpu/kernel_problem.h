@@ -187,8 +187,6 @@ struct TapColumns {
 inline constexpr int64_t kMostTapRows = 5;
 // What it keeps of the rows of a tile, at most.
 inline constexpr int64_t kTapColumnsTileBytes = 64;
-// Planes whose weights it takes together.
-inline constexpr int64_t kPlanesOfWeights = 16;
 // It copies planes at the ends of a tensor, if they are not larger.
 inline constexpr int64_t kMostCopiedPlane = 256 << 10;
 // How many columns of dst are done apart, because the stride of the input

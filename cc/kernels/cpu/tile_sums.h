@@ -35,6 +35,14 @@ constexpr bool kCanStream =
     kIsLine<T> ||
     kParts<T> * sizeof(T) == sizeof(typename AccumulatorOf<T>::type);
 
+// Whether vectors along the rows of planes go past the caches: each is a line.
+template <int N, typename T>
+inline bool StreamsRows(const GatherProblem& problem, const T* dst) {
+  return problem.beyond_cache && N * sizeof(T) == kLineBytes &&
+         problem.cols.dst_size % N == 0 &&
+         reinterpret_cast<uintptr_t>(dst) % kLineBytes == 0;
+}
+
 // The first channel of vector `index` among those that cover `channels`.
 template <int N>
 inline __attribute__((always_inline)) int64_t FirstLane(int64_t index,
